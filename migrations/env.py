@@ -1,0 +1,53 @@
+"""Alembic's entry: which tables there are and how to reach the database."""
+
+import asyncio
+import os
+
+from alembic import context
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+import trunkline.access.models
+import trunkline.calls.models
+import trunkline.crm.models
+import trunkline.outbox.models
+import trunkline.profiles.models
+import trunkline.webhooks.models  # noqa: F401 - each import above adds its tables to the metadata
+from trunkline.kit.db import Base, prepare_sqlite
+
+
+def url() -> str:
+    """What the caller handed over, or the settings' own when alembic is run by hand."""
+    given = context.config.attributes.get("url")
+    if given:
+        return str(given)
+    from trunkline.settings import Settings
+
+    return Settings.from_env(os.environ).database_url
+
+
+def run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        render_as_batch=connection.dialect.name == "sqlite",
+        compare_type=True,
+    )
+    with context.begin_transaction():
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
+        context.run_migrations()
+
+
+async def main() -> None:
+    engine = create_async_engine(url(), poolclass=NullPool)
+    if engine.dialect.name == "sqlite":
+        prepare_sqlite(engine.sync_engine)
+    async with engine.connect() as connection:
+        await connection.run_sync(run)
+        await connection.commit()
+    await engine.dispose()
+
+
+asyncio.run(main())

@@ -1,0 +1,136 @@
+"""Tables of a call: the call itself, its legs, turns, tool runs and recording."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, Integer, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from trunkline.kit.db import Base
+
+
+class Call(Base):
+    """One telephone call, from the first ring to the hang-up."""
+
+    __tablename__ = "calls"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    room: Mapped[str] = mapped_column(String(200), unique=True)
+    """The LiveKit room, or the loopback line's own name for it: whoever sees the call first stores it."""
+    direction: Mapped[str] = mapped_column(String(10))
+    """inbound or outbound."""
+    channel: Mapped[str] = mapped_column(String(10))
+    """sip, web, loopback or test."""
+    state: Mapped[str] = mapped_column(String(20), index=True)
+    end_reason: Mapped[str | None] = mapped_column(String(30))
+    from_number: Mapped[str | None] = mapped_column(String(32))
+    """E.164; None when the caller withheld it."""
+    to_number: Mapped[str | None] = mapped_column(String(32))
+    sip_call_id: Mapped[str | None] = mapped_column(String(200))
+    sip_trunk_id: Mapped[str | None] = mapped_column(String(60))
+    contact_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    profile_version_id: Mapped[str | None] = mapped_column(String(40))
+    started_at: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    heartbeat_at: Mapped[datetime | None]
+    """Last sign of life of the agent that holds the lease."""
+    lease_epoch: Mapped[int] = mapped_column(Integer, default=0)
+    """Counts the agents this call has had; a write with an older epoch is refused."""
+
+    __table_args__ = (Index("ix_calls_started_at_id", "started_at", "id"),)
+
+
+class Leg(Base):
+    """One participant's way in a call: the caller, a callee, a person consulted, a browser."""
+
+    __tablename__ = "legs"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(10))
+    """caller, callee, consult or browser."""
+    participant: Mapped[str | None] = mapped_column(String(200))
+    number: Mapped[str | None] = mapped_column(String(32))
+    started_at: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None] = mapped_column(String(30))
+
+
+class Turn(Base):
+    """What one side said, or pressed, until the other's turn. Grows while it is spoken."""
+
+    __tablename__ = "turns"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id"))
+    leg_id: Mapped[str | None] = mapped_column(ForeignKey("legs.id"))
+    seq: Mapped[int] = mapped_column(Integer)
+    role: Mapped[str] = mapped_column(String(10))
+    """user or agent."""
+    language: Mapped[str | None] = mapped_column(String(20))
+    text: Mapped[str] = mapped_column(Text)
+    """Redacted; of an interrupted agent turn only what was heard."""
+    started_ms: Mapped[int] = mapped_column(Integer)
+    """Milliseconds from the answer (= the recording's start)."""
+    ended_ms: Mapped[int | None] = mapped_column(Integer)
+    """None while it is still being spoken."""
+    interrupted: Mapped[bool] = mapped_column(default=False)
+    latency: Mapped[dict[str, Any] | None]
+    """Parts of the reply time in milliseconds, as the agent measured them."""
+
+    __table_args__ = (Index("ix_turns_call_id_seq", "call_id", "seq", unique=True),)
+
+
+class ToolRun(Base):
+    """One run of one tool. ``started`` until it is ``ok`` or ``error``."""
+
+    __tablename__ = "tool_runs"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id"))
+    turn_id: Mapped[str | None] = mapped_column(String(40))
+    seq: Mapped[int] = mapped_column(Integer)
+    name: Mapped[str] = mapped_column(String(60))
+    arguments: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(10))
+    result: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(String(60))
+    started_at: Mapped[datetime]
+    offset_ms: Mapped[int | None] = mapped_column(Integer)
+    ms: Mapped[int | None] = mapped_column(Integer)
+    """How long it took, in milliseconds; None while it runs."""
+    key: Mapped[str] = mapped_column(String(64))
+    """SHA-256 over call, tool and canonical arguments."""
+
+    __table_args__ = (
+        Index("ix_tool_runs_call_id_seq", "call_id", "seq", unique=True),
+        # A success happens once; a failure may be tried again.
+        Index(
+            "uq_tool_runs_key_ok",
+            "key",
+            unique=True,
+            sqlite_where=text("state = 'ok'"),
+            postgresql_where=text("state = 'ok'"),
+        ),
+    )
+
+
+class Recording(Base):
+    """The audio of a call: stereo, the caller left, the agent right."""
+
+    __tablename__ = "recordings"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id"), unique=True)
+    state: Mapped[str] = mapped_column(String(12))
+    """open (segments are being written), ready, or incomplete (the writer died; what it wrote is there)."""
+    blob_key: Mapped[str | None] = mapped_column(String(200))
+    segments: Mapped[list[str]]
+    """Blob keys in order, empty once they are joined under ``blob_key``."""
+    sample_rate_hz: Mapped[int] = mapped_column(Integer)
+    duration_ms: Mapped[int | None] = mapped_column(Integer)
+    peaks: Mapped[list[dict[str, Any]] | None]
+    """Waveform, one ``{"left": 0…100, "right": 0…100}`` per bucket of ``duration_ms / len(peaks)``."""
+    started_at: Mapped[datetime]

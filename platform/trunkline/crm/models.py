@@ -1,0 +1,133 @@
+"""Tables of the CRM: contacts and their numbers, companies, pipelines, deals, activities, the ledger."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, Text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from trunkline.kit.db import Base
+
+
+class Company(Base):
+    """An organisation that contacts belong to."""
+
+    __tablename__ = "companies"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), index=True)
+    created_at: Mapped[datetime]
+
+
+class Contact(Base):
+    """A person who calls or is called."""
+
+    __tablename__ = "contacts"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str | None] = mapped_column(String(200), index=True)
+    email: Mapped[str | None] = mapped_column(String(320))
+    company_id: Mapped[str | None] = mapped_column(ForeignKey("companies.id"), index=True)
+    tags: Mapped[list[str]]
+    do_not_call: Mapped[bool] = mapped_column(default=False)
+    source: Mapped[str] = mapped_column(String(20))
+    """Who made it: call, api, import, person or demo."""
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    company: Mapped[Company | None] = relationship(lazy="joined")
+    phones: Mapped[list["ContactPhone"]] = relationship(
+        back_populates="contact", lazy="selectin", order_by="ContactPhone.created_at"
+    )
+
+
+class ContactPhone(Base):
+    """A telephone number of a contact. A number belongs to one contact."""
+
+    __tablename__ = "contact_phones"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    contact_id: Mapped[str] = mapped_column(ForeignKey("contacts.id"), index=True)
+    e164: Mapped[str] = mapped_column(String(32), unique=True)
+    raw: Mapped[str] = mapped_column(String(100))
+    """As it was given, before it was normalised."""
+    label: Mapped[str | None] = mapped_column(String(40))
+    created_at: Mapped[datetime]
+
+    contact: Mapped[Contact] = relationship(back_populates="phones")
+
+
+class Pipeline(Base):
+    """A way that deals go, stage by stage."""
+
+    __tablename__ = "pipelines"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(60), unique=True)
+    stages: Mapped[list[dict[str, Any]]]
+    """In order: ``{"name": "proposal", "outcome": "open" | "won" | "lost"}``."""
+
+
+class Deal(Base):
+    """A possible sale to a contact."""
+
+    __tablename__ = "deals"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    title: Mapped[str] = mapped_column(String(200))
+    contact_id: Mapped[str | None] = mapped_column(ForeignKey("contacts.id"), index=True)
+    company_id: Mapped[str | None] = mapped_column(ForeignKey("companies.id"))
+    pipeline: Mapped[str] = mapped_column(String(60))
+    stage: Mapped[str] = mapped_column(String(60))
+    outcome: Mapped[str] = mapped_column(String(10))
+    """open, won or lost: the stage's, kept here so that open deals are found by index."""
+    amount_minor: Mapped[int] = mapped_column(BigInteger)
+    currency: Mapped[str] = mapped_column(String(3))
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_deals_contact_id_outcome", "contact_id", "outcome"),)
+
+
+class Activity(Base):
+    """Something done or to be done: a call, note, task or meeting."""
+
+    __tablename__ = "activities"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10))
+    summary: Mapped[str] = mapped_column(Text)
+    contact_id: Mapped[str | None] = mapped_column(ForeignKey("contacts.id"))
+    deal_id: Mapped[str | None] = mapped_column(ForeignKey("deals.id"), index=True)
+    call_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    due_at: Mapped[datetime | None]
+    """Tasks only: when it is to be done."""
+    done_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_activities_contact_id_created_at", "contact_id", "created_at"),)
+
+
+class Change(Base):
+    """The ledger: one row per field that changed, with what it was and on what evidence."""
+
+    __tablename__ = "changes"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    entity: Mapped[str] = mapped_column(String(20))
+    """contact, deal or activity."""
+    entity_id: Mapped[str] = mapped_column(String(40))
+    field: Mapped[str] = mapped_column(String(40))
+    """The column, or ``*`` when the row itself came into being."""
+    before: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    after: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
+    source: Mapped[str] = mapped_column(String(20))
+    call_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    tool_run_id: Mapped[str | None] = mapped_column(String(40))
+    turn_id: Mapped[str | None] = mapped_column(String(40))
+    offset_ms: Mapped[int | None] = mapped_column(Integer)
+    """Milliseconds into the recording where it was agreed to."""
+    created_at: Mapped[datetime]
+    undone_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("ix_changes_entity_entity_id", "entity", "entity_id"),)

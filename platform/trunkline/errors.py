@@ -1,0 +1,90 @@
+"""Every error this product raises on purpose, each with a stable code.
+
+* TrunklineError        "error"          something we can name went wrong
+  x Invalid             "invalid"        what was given has the wrong form
+  x NotFound            "not_found"      nothing has that id or number
+  x Conflict            "conflict"       it clashes with what is there
+    + IllegalTransition "illegal_transition"  a call cannot do that in its state
+    + StaleLease        "stale_lease"    another agent has taken this call over
+  x Refused             "refused"        a business rule said no
+  x Unauthorized        "unauthorized"   no valid key or login came with the request
+  x Forbidden           "forbidden"      the key may not do this
+  x Misconfigured       "misconfigured"  the settings are wrong
+  x Unavailable         "unavailable"    something outside did not answer as it should
+    + ProviderFailed    "provider_failed"  a speech or language provider
+
+A message says what happened and what to do; none of them is ever spoken to a caller or holds
+a telephone number in clear.
+"""
+
+
+class TrunklineError(Exception):
+    """Base of all our errors."""
+
+    code = "error"
+
+
+class Invalid(TrunklineError):
+    """What was given has the wrong form."""
+
+    code = "invalid"
+
+
+class NotFound(TrunklineError):
+    """Nothing has that id or number."""
+
+    code = "not_found"
+
+
+class Conflict(TrunklineError):
+    """It clashes with what is already there."""
+
+    code = "conflict"
+
+
+class IllegalTransition(Conflict):
+    """A call cannot do that in the state it is in."""
+
+    code = "illegal_transition"
+
+
+class StaleLease(Conflict):
+    """The call was taken over by another agent; whoever holds the old lease must stop writing."""
+
+    code = "stale_lease"
+
+
+class Refused(TrunklineError):
+    """A business rule said no."""
+
+    code = "refused"
+
+
+class Unauthorized(TrunklineError):
+    """No valid key or login came with the request."""
+
+    code = "unauthorized"
+
+
+class Forbidden(TrunklineError):
+    """The key or person may not do this."""
+
+    code = "forbidden"
+
+
+class Misconfigured(TrunklineError):
+    """The settings are wrong; the message lists every fault at once."""
+
+    code = "misconfigured"
+
+
+class Unavailable(TrunklineError):
+    """Something outside did not answer as it should."""
+
+    code = "unavailable"
+
+
+class ProviderFailed(Unavailable):
+    """A speech or language provider failed; the message names it, its address and the remedy."""
+
+    code = "provider_failed"

@@ -1,0 +1,365 @@
+"""The catalogue: everything that is told to other systems, one frozen dataclass each.
+
+A body is ``{type, timestamp, data}`` (Standard Webhooks); ``data`` is the dataclass as JSON plus
+``seq``, which orders the events of one subject. Payloads carry ids and what people filter on;
+transcript and recording are fetched by link. Times are ISO 8601 in UTC, durations say their unit.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened. ``subject`` names the thing whose ``seq`` orders it."""
+
+    type: ClassVar[str]
+
+    @property
+    def subject(self) -> str:
+        """The call when there is one, otherwise the thing that changed."""
+        raise NotImplementedError
+
+    def data(self) -> dict[str, Any]:
+        """The fields as JSON-ready values."""
+        return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where in a call a change was agreed to: the turn, and milliseconds into the recording."""
+
+    call_id: str
+    turn_id: str | None
+    offset_ms: int | None
+
+
+@dataclass(frozen=True)
+class CallEvent(Event):
+    """An event of one call."""
+
+    call_id: str
+
+    @property
+    def subject(self) -> str:
+        return self.call_id
+
+
+@dataclass(frozen=True)
+class CallStarted(CallEvent):
+    """A call rings, or is being dialled. Fires once per call, also when nobody ever answers it."""
+
+    type = "call.started"
+    direction: str
+    channel: str
+    from_number: str | None
+    to_number: str | None
+    contact_id: str | None
+    profile_version_id: str | None
+
+
+@dataclass(frozen=True)
+class CallAnswered(CallEvent):
+    """The line was picked up; ``ring_ms`` is how long it rang."""
+
+    type = "call.answered"
+    ring_ms: int
+
+
+@dataclass(frozen=True)
+class CallEnded(CallEvent):
+    """The call is over. Fires for every call that started, answered or not."""
+
+    type = "call.ended"
+    end_reason: str
+    direction: str
+    from_number: str | None
+    to_number: str | None
+    contact_id: str | None
+    started_at: datetime
+    answered_at: datetime | None
+    ended_at: datetime
+    duration_ms: int
+
+
+@dataclass(frozen=True)
+class TranscriptTurn(CallEvent):
+    """One turn is complete. Opt-in: an endpoint gets it only if it names this type."""
+
+    type = "transcript.turn"
+    turn_id: str
+    turn_seq: int
+    role: str
+    text: str
+    started_ms: int
+    ended_ms: int
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class TranscriptReady(CallEvent):
+    """All turns of an ended call are stored and can be fetched."""
+
+    type = "transcript.ready"
+    turns: int
+
+
+@dataclass(frozen=True)
+class RecordingReady(CallEvent):
+    """The recording is complete and can be fetched."""
+
+    type = "recording.ready"
+    recording_id: str
+    duration_ms: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class ContactMatched(CallEvent):
+    """The caller's number belongs to a contact we know."""
+
+    type = "contact.matched"
+    contact_id: str
+    name: str | None
+
+
+@dataclass(frozen=True)
+class ContactCreated(Event):
+    """A contact came into being."""
+
+    type = "contact.created"
+    contact_id: str
+    name: str | None
+    source: str
+    evidence: Evidence | None
+
+    @property
+    def subject(self) -> str:
+        return self.evidence.call_id if self.evidence else self.contact_id
+
+
+@dataclass(frozen=True)
+class ContactUpdated(Event):
+    """Fields of a contact changed; ``changes`` is field → [before, after]."""
+
+    type = "contact.updated"
+    contact_id: str
+    source: str
+    changes: Mapping[str, list[Any]]
+    evidence: Evidence | None
+
+    @property
+    def subject(self) -> str:
+        return self.evidence.call_id if self.evidence else self.contact_id
+
+
+@dataclass(frozen=True)
+class ActivityLogged(Event):
+    """A call, note, task or meeting was written down."""
+
+    type = "activity.logged"
+    activity_id: str
+    kind: str
+    summary: str
+    contact_id: str | None
+    deal_id: str | None
+    due_at: datetime | None
+    source: str
+    evidence: Evidence | None
+
+    @property
+    def subject(self) -> str:
+        return self.evidence.call_id if self.evidence else self.activity_id
+
+
+@dataclass(frozen=True)
+class DealUpdated(Event):
+    """Fields of a deal changed; ``before`` and ``after`` hold just those that did."""
+
+    type = "deal.updated"
+    deal_id: str
+    contact_id: str | None
+    title: str
+    source: str
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    evidence: Evidence | None
+
+    @property
+    def subject(self) -> str:
+        return self.evidence.call_id if self.evidence else self.deal_id
+
+
+@dataclass(frozen=True)
+class ChangeUndone(Event):
+    """A change in the ledger was taken back; ``before`` is what it had been changed to."""
+
+    type = "change.undone"
+    change_id: str
+    entity: str
+    entity_id: str
+    field: str
+    before: Any
+    after: Any
+    call_id: str | None
+
+    @property
+    def subject(self) -> str:
+        return self.call_id or self.entity_id
+
+
+@dataclass(frozen=True)
+class CallbackRequested(CallEvent):
+    """A caller asked to be called back; the task is due at ``due_at``."""
+
+    type = "callback.requested"
+    activity_id: str
+    contact_id: str | None
+    number: str | None
+    due_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True)
+class ToolFailed(CallEvent):
+    """A tool did not do what the caller was promised; ``error`` is a stable code."""
+
+    type = "tool.failed"
+    tool_run_id: str
+    name: str
+    error: str
+
+
+@dataclass(frozen=True)
+class DtmfReceived(CallEvent):
+    """The caller pressed keys. Opt-in, and never for digits collected in secret."""
+
+    type = "dtmf.received"
+    digits: str
+    offset_ms: int
+
+
+@dataclass(frozen=True)
+class EndpointDisabled(Event):
+    """An endpoint will get no more deliveries until someone enables it; ``reason`` says why."""
+
+    type = "endpoint.disabled"
+    endpoint_id: str
+    reason: str
+
+    @property
+    def subject(self) -> str:
+        return self.endpoint_id
+
+
+@dataclass(frozen=True)
+class EndpointTest(Event):
+    """Sent on request to one endpoint, to see that it works."""
+
+    type = "endpoint.test"
+    endpoint_id: str
+
+    @property
+    def subject(self) -> str:
+        return self.endpoint_id
+
+
+OPT_IN = frozenset({TranscriptTurn.type, DtmfReceived.type})
+"""Types that a wildcard does not cover: an endpoint gets them only when it names them."""
+
+_AT = datetime(2026, 1, 15, 9, 30, tzinfo=UTC)
+_CALL = "call_01kf0q8m3s7t9v1w3x5y7z9abc"
+_CONTACT = "con_01kf0q8m3s7t9v1w3x5y7z9abd"
+_EVIDENCE = Evidence(_CALL, "turn_01kf0q8m3s7t9v1w3x5y7z9abe", 21_340)
+
+SAMPLES: tuple[Event, ...] = (
+    CallStarted(
+        _CALL,
+        "inbound",
+        "sip",
+        "+12025550134",
+        "+12025550100",
+        _CONTACT,
+        "pfv_01kf0q8m3s7t9v1w3x5y7z9abf",
+    ),
+    CallAnswered(_CALL, ring_ms=1_840),
+    CallEnded(
+        _CALL,
+        "caller_hangup",
+        "inbound",
+        "+12025550134",
+        "+12025550100",
+        _CONTACT,
+        _AT,
+        _AT,
+        _AT,
+        64_210,
+    ),
+    TranscriptTurn(
+        _CALL,
+        "turn_01kf0q8m3s7t9v1w3x5y7z9abe",
+        3,
+        "user",
+        "Yes, please go ahead.",
+        21_340,
+        22_900,
+        False,
+    ),
+    TranscriptReady(_CALL, turns=9),
+    RecordingReady(_CALL, "rec_01kf0q8m3s7t9v1w3x5y7z9abg", 64_210, 2),
+    ContactMatched(_CALL, _CONTACT, "Dana Whitfield"),
+    ContactCreated(_CONTACT, "Peter Novak", "call", _EVIDENCE),
+    ContactUpdated(_CONTACT, "api", {"name": ["P. Novak", "Peter Novak"]}, None),
+    ActivityLogged(
+        "act_01kf0q8m3s7t9v1w3x5y7z9abh",
+        "note",
+        "Goes ahead with the bigger plan.",
+        _CONTACT,
+        None,
+        None,
+        "call",
+        _EVIDENCE,
+    ),
+    DealUpdated(
+        "deal_01kf0q8m3s7t9v1w3x5y7z9abj",
+        _CONTACT,
+        "Office Fiber",
+        "call",
+        {"stage": "proposal"},
+        {"stage": "won"},
+        _EVIDENCE,
+    ),
+    ChangeUndone(
+        "chg_01kf0q8m3s7t9v1w3x5y7z9abk",
+        "deal",
+        "deal_01kf0q8m3s7t9v1w3x5y7z9abj",
+        "stage",
+        "won",
+        "proposal",
+        _CALL,
+    ),
+    CallbackRequested(
+        _CALL, "act_01kf0q8m3s7t9v1w3x5y7z9abm", _CONTACT, "+12025550134", _AT, "Internet is down."
+    ),
+    ToolFailed(_CALL, "run_01kf0q8m3s7t9v1w3x5y7z9abn", "move_deal", "refused"),
+    DtmfReceived(_CALL, digits="2", offset_ms=8_120),
+    EndpointDisabled("whk_01kf0q8m3s7t9v1w3x5y7z9abp", "the receiver answered 410 Gone"),
+    EndpointTest("whk_01kf0q8m3s7t9v1w3x5y7z9abp"),
+)
+"""One of each, with values that look like the real ones."""
+
+CATALOGUE: Mapping[str, type[Event]] = {sample.type: type(sample) for sample in SAMPLES}
+"""Event type → its dataclass."""
