@@ -1,7 +1,6 @@
 """Alembic's entry: which tables there are and how to reach the database."""
 
 import asyncio
-import os
 
 from alembic import context
 from sqlalchemy import Connection
@@ -24,7 +23,7 @@ def url() -> str:
         return str(given)
     from trunkline.settings import Settings
 
-    return Settings.from_env(os.environ).database_url
+    return Settings.load().database_url
 
 
 def run(connection: Connection) -> None:

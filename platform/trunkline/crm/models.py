@@ -37,7 +37,7 @@ class Contact(Base):
 
     company: Mapped[Company | None] = relationship(lazy="joined")
     phones: Mapped[list["ContactPhone"]] = relationship(
-        back_populates="contact", lazy="selectin", order_by="ContactPhone.created_at"
+        back_populates="contact", lazy="selectin", order_by="ContactPhone.id"
     )
 
 

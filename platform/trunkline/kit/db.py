@@ -150,7 +150,7 @@ def prepare_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # type: ignore[attr-defined] # we emit BEGIN ourselves
+        connection.isolation_level = None  # we emit BEGIN ourselves
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         # In WAL mode NORMAL may lose the last commits to a power cut, never to a killed process.
@@ -179,7 +179,8 @@ def migrations_folder() -> Path:
     return packaged if packaged.is_dir() else package.parents[1] / "migrations"
 
 
-def _alembic_config(url: str) -> Any:
+def alembic_config(url: str) -> Any:
+    """Alembic's configuration for the database at *url*, wherever the migrations lie."""
     from alembic.config import Config
 
     config = Config()
@@ -195,7 +196,7 @@ async def revisions(database: Database) -> tuple[str | None, str | None]:
     """
     from alembic.script import ScriptDirectory
 
-    head = ScriptDirectory.from_config(_alembic_config("")).get_current_head()
+    head = ScriptDirectory.from_config(alembic_config("")).get_current_head()
     try:
         async with database.engine.connect() as connection:
             has_table = await connection.run_sync(
@@ -228,7 +229,7 @@ async def upgrade(url: str) -> None:
     from alembic.util.exc import CommandError
 
     try:
-        await asyncio.to_thread(command.upgrade, _alembic_config(url), "head")
+        await asyncio.to_thread(command.upgrade, alembic_config(url), "head")
     except CommandError as error:
         raise DatabaseError(
             f"the database {shown(make_url(url))} was made by another version of this program "

@@ -1,0 +1,127 @@
+"""All reads of the CRM."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import joinedload
+
+from trunkline.crm.models import (
+    Activity,
+    Change,
+    Company,
+    Contact,
+    ContactPhone,
+    Deal,
+    Pipeline,
+)
+from trunkline.errors import NotFound
+
+
+async def contact(session: AsyncSession, contact_id: str) -> Contact:
+    """The contact, with company and numbers. Raises NotFound."""
+    found = await session.get(Contact, contact_id)
+    if found is None:
+        raise NotFound(f"no contact {contact_id}")
+    return found
+
+
+async def contact_by_number(session: AsyncSession, e164: str) -> Contact | None:
+    """Whose number this is, with company and numbers: one statement, found by the unique index."""
+    owner = select(ContactPhone.contact_id).where(ContactPhone.e164 == e164).scalar_subquery()
+    statement = select(Contact).where(Contact.id == owner).options(joinedload(Contact.phones))
+    return (await session.scalars(statement)).unique().one_or_none()
+
+
+async def contacts(
+    session: AsyncSession, *, after: str | None = None, limit: int = 50
+) -> Sequence[Contact]:
+    """A page in the order they were made; *after* is the last id of the page before."""
+    statement = select(Contact).order_by(Contact.id).limit(limit)
+    if after is not None:
+        statement = statement.where(Contact.id > after)
+    return (await session.scalars(statement)).all()
+
+
+async def company_named(session: AsyncSession, name: str) -> Company | None:
+    """The company of that name, whatever the case; the oldest if there are several."""
+    exact = select(Company).where(Company.name == name).order_by(Company.id).limit(1)
+    if found := await session.scalar(exact):
+        return found
+    # SQLite's lower() knows ASCII only, so other letters are tried in both of their cases.
+    forms = {func.lower(form) for form in (name, name.lower(), name.upper())}
+    folded = select(Company).where(func.lower(Company.name).in_(forms))
+    return await session.scalar(folded.order_by(Company.id).limit(1))
+
+
+async def pipeline_named(session: AsyncSession, name: str) -> Pipeline | None:
+    """The pipeline of that name."""
+    return await session.scalar(select(Pipeline).where(Pipeline.name == name))
+
+
+async def pipelines(session: AsyncSession) -> Sequence[Pipeline]:
+    """All pipelines by name."""
+    return (await session.scalars(select(Pipeline).order_by(Pipeline.name))).all()
+
+
+async def deal(session: AsyncSession, deal_id: str) -> Deal:
+    """The deal. Raises NotFound."""
+    found = await session.get(Deal, deal_id)
+    if found is None:
+        raise NotFound(f"no deal {deal_id}")
+    return found
+
+
+async def deals(
+    session: AsyncSession, *, after: str | None = None, limit: int = 50
+) -> Sequence[Deal]:
+    """A page in the order they were made; *after* is the last id of the page before."""
+    statement = select(Deal).order_by(Deal.id).limit(limit)
+    if after is not None:
+        statement = statement.where(Deal.id > after)
+    return (await session.scalars(statement)).all()
+
+
+async def open_deals(session: AsyncSession, contact_id: str) -> Sequence[Deal]:
+    """A contact's deals that are neither won nor lost, newest first."""
+    statement = (
+        select(Deal)
+        .where(Deal.contact_id == contact_id, Deal.outcome == "open")
+        .order_by(Deal.id.desc())
+    )
+    return (await session.scalars(statement)).all()
+
+
+async def last_activities(
+    session: AsyncSession, contact_id: str, limit: int = 5
+) -> Sequence[Activity]:
+    """What was done last with a contact, newest first."""
+    statement = (
+        select(Activity)
+        .where(Activity.contact_id == contact_id)
+        .order_by(Activity.created_at.desc(), Activity.id.desc())
+        .limit(limit)
+    )
+    return (await session.scalars(statement)).all()
+
+
+async def activities_of_call(session: AsyncSession, call_id: str) -> Sequence[Activity]:
+    """What was logged in a call, in order."""
+    statement = select(Activity).where(Activity.call_id == call_id).order_by(Activity.id)
+    return (await session.scalars(statement)).all()
+
+
+async def changes_of_call(session: AsyncSession, call_id: str) -> Sequence[Change]:
+    """What a call changed in the CRM, in order."""
+    statement = select(Change).where(Change.call_id == call_id).order_by(Change.id)
+    return (await session.scalars(statement)).all()
+
+
+async def changes_of(session: AsyncSession, entity: str, entity_id: str) -> Sequence[Change]:
+    """The ledger of one contact, deal or activity, in order."""
+    statement = (
+        select(Change)
+        .where(Change.entity == entity, Change.entity_id == entity_id)
+        .order_by(Change.id)
+    )
+    return (await session.scalars(statement)).all()

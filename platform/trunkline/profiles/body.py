@@ -1,0 +1,290 @@
+"""What a profile says and how it behaves: one frozen model, checked when it is read.
+
+Stored as JSON in ``profile_versions.body``. Every field has its meaning and bounds beside it, and
+its default, if any, is written here and nowhere else.
+"""
+
+import string
+from collections.abc import Mapping
+from datetime import datetime, time
+from typing import Annotated, Any, Literal, Self, get_args
+from zoneinfo import ZoneInfo
+
+import phonenumbers
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from trunkline.errors import Invalid
+
+ToolName = Literal[
+    "look_up_contact",
+    "create_contact",
+    "find_deals",
+    "log_activity",
+    "move_deal",
+    "request_callback",
+    "take_message",
+    "end_call",
+]
+TOOL_NAMES: tuple[str, ...] = get_args(ToolName)
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+_DAYS: tuple[str, ...] = get_args(Day)
+
+Short = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+Spoken = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=600)]
+"""Something said aloud. Six hundred characters are about forty seconds."""
+
+ClockTime = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
+def _is_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError) as error:  # ZoneInfoNotFoundError is a KeyError, below
+        raise PydanticCustomError(
+            "zone", "is no time zone; write one like Europe/Berlin"
+        ) from error
+    except KeyError as error:
+        raise PydanticCustomError(
+            "zone", "is no time zone; write one like Europe/Berlin"
+        ) from error
+    return name
+
+
+def _is_region(code: str) -> str:
+    if code not in phonenumbers.SUPPORTED_REGIONS:
+        raise PydanticCustomError("region", "is no country; write its two capital letters, like US")
+    return code
+
+
+_PLACES = ("name", "first_name", "company")
+
+
+def _greets(text: str) -> str:
+    try:
+        fields = [
+            f"{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}"
+            for _, name, spec, conversion in string.Formatter().parse(text)
+            if name is not None
+        ]
+    except ValueError as error:
+        raise PydanticCustomError("greeting", "has a brace without its partner") from error
+    if unknown := [name for name in fields if name not in _PLACES]:
+        raise PydanticCustomError(
+            "greeting",
+            "knows {places} only, not {unknown}",
+            {
+                "places": ", ".join(f"{{{name}}}" for name in _PLACES),
+                "unknown": ", ".join(f"{{{name}}}" for name in unknown),
+            },
+        )
+    return text
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SttChoice(_Part):
+    """Who hears."""
+
+    provider: Literal["deepgram"] = Field(default="deepgram", description="Speech recogniser.")
+    model: Short = Field(default="nova-3", description="The provider's name of the model.")
+    endpointing_ms: int = Field(
+        default=25, ge=10, le=5000, description="Silence after which the provider closes a segment."
+    )
+    keyterms: list[Short] = Field(
+        default_factory=list, max_length=100, description="Names and words it should expect."
+    )
+
+
+class LlmChoice(_Part):
+    """Who thinks."""
+
+    provider: Literal["openai"] = Field(default="openai", description="Language model's provider.")
+    model: Short = Field(default="gpt-4.1-mini", description="The provider's name of the model.")
+    temperature: float = Field(default=0.3, ge=0, le=2, description="0 is the most predictable.")
+    max_tokens: int | None = Field(
+        default=None,
+        ge=16,
+        le=4096,
+        description="Bound of one reply; none leaves it to the provider.",
+    )
+
+
+class TtsChoice(_Part):
+    """Who speaks."""
+
+    provider: Literal["cartesia"] = Field(default="cartesia", description="Voice's provider.")
+    model: Short = Field(default="sonic-2", description="The provider's name of the model.")
+    voice: Short = Field(description="The provider's id of the voice.")
+    speed: float | None = Field(
+        default=None,
+        ge=0.6,
+        le=1.5,
+        description="1 is the voice's own; none leaves it to the provider.",
+    )
+
+
+class Hours(_Part):
+    """When it is open. Closing earlier than it opens means the next day; equal means all day."""
+
+    days: list[Day] = Field(min_length=1, max_length=7, description="The days on which it opens.")
+    opens: ClockTime = Field(description="HH:MM in the profile's time zone.")
+    closes: ClockTime = Field(description="HH:MM; this minute is closed already.")
+
+
+class Limits(_Part):
+    """Bounds of a call."""
+
+    max_call_s: int = Field(
+        default=1800, ge=60, le=14400, description="Then the call is ended politely."
+    )
+    silence_s: float = Field(
+        default=8.0, ge=2, le=120, description="Silence of the caller before each silence prompt."
+    )
+    tool_timeout_s: float = Field(
+        default=10.0, ge=0.5, le=60, description="Then a tool has failed."
+    )
+
+
+class Interruption(_Part):
+    """When the agent stops because the caller speaks."""
+
+    min_duration_ms: int = Field(
+        default=500, ge=50, le=5000, description="Speech shorter is ignored."
+    )
+    min_words: int = Field(
+        default=0, ge=0, le=20, description="Words heard before it stops; 0: any sound."
+    )
+
+
+class Endpointing(_Part):
+    """How long the agent waits before it takes a turn as over."""
+
+    min_delay_ms: int = Field(
+        default=400, ge=0, le=5000, description="When the sentence sounds complete."
+    )
+    max_delay_ms: int = Field(
+        default=2500, ge=100, le=20000, description="When it sounds unfinished."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_delay_ms > self.max_delay_ms:
+            raise PydanticCustomError("order", "min_delay_ms must not exceed max_delay_ms")
+        return self
+
+
+class ProfileBody(_Part):
+    """One state of a profile."""
+
+    company: Short = Field(description="Who is answering; said in greetings.")
+    agent_name: Short = Field(description="What the agent calls itself.")
+    greeting: Annotated[Spoken, AfterValidator(_greets)] = Field(
+        description="To known callers; may use {name}, {first_name}, {company} (ours)."
+    )
+    greeting_unknown: Spoken = Field(description="To callers we don't know; said as it stands.")
+    recording_notice: Spoken = Field(
+        default="This call is recorded.", description="Said after the greeting when record is on."
+    )
+    farewell: Spoken = Field(description="The last words before we hang up.")
+    silence_prompts: list[Spoken] = Field(
+        max_length=5, description="Said in turn when the caller is silent."
+    )
+    silence_farewell: Spoken = Field(description="Said after the last of them; then we hang up.")
+    instructions: str = Field(
+        max_length=20_000, description="What the agent knows and how it behaves, in free text."
+    )
+    language: str = Field(
+        default="en", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", description="BCP 47 tag."
+    )
+    timezone: Annotated[str, AfterValidator(_is_zone)] = Field(
+        description="IANA name; hours, callbacks and spoken times are in it."
+    )
+    region: Annotated[str, AfterValidator(_is_region)] = Field(
+        description="ISO 3166 country in which numbers that callers say are read."
+    )
+    stt: SttChoice = Field(default_factory=SttChoice, description="Who hears.")
+    llm: LlmChoice = Field(default_factory=LlmChoice, description="Who thinks.")
+    tts: TtsChoice = Field(description="Who speaks.")
+    tools: list[ToolName] = Field(description="What the agent may do.")
+    pipeline: Short | None = Field(
+        default=None, description="Deals of this pipeline are the ones it looks at; none: all."
+    )
+    callback_time: ClockTime = Field(
+        default="09:00", description="HH:MM of a callback for which the caller names a day only."
+    )
+    hours: list[Hours] = Field(
+        default_factory=list, max_length=50, description="Business hours; empty is always open."
+    )
+    limits: Limits = Field(default_factory=Limits, description="Bounds of a call.")
+    record: bool = Field(default=False, description="Keep the audio; the greeting then says so.")
+    interruption: Interruption = Field(
+        default_factory=Interruption, description="When the agent stops for the caller."
+    )
+    endpointing: Endpointing = Field(
+        default_factory=Endpointing, description="When a turn is taken as over."
+    )
+
+
+def read(data: Mapping[str, Any]) -> ProfileBody:
+    """The body in *data* (JSON's own types). Raises Invalid with one sentence naming every fault."""
+    try:
+        return ProfileBody.model_validate(dict(data))
+    except ValidationError as error:
+        faults = "; ".join(_told(fault) for fault in error.errors(include_url=False))
+        raise Invalid(f"the profile is not valid: {faults}") from None
+
+
+def _told(fault: Any) -> str:
+    path = ".".join(str(part) for part in fault["loc"])
+    match fault["type"]:
+        case "missing":
+            return f"{path} is missing"
+        case "extra_forbidden":
+            return f"{path} is not a field of a profile"
+        case "literal_error" if fault["loc"][0] == "tools":
+            known = ", ".join(TOOL_NAMES)
+            return f"{path}: {fault['input']!r} is no tool, the tools are {known}"
+        case "zone" | "region" | "greeting":
+            return f"{path}: {fault['input']!r} {fault['msg']}"
+        case "string_pattern_mismatch" if str(fault["loc"][-1]) in (
+            "opens",
+            "closes",
+            "callback_time",
+        ):
+            return f"{path}: {fault['input']!r} is no time of day; write HH:MM, like 09:00"
+        case _:
+            message = fault["msg"]
+            return f"{path}: {message[0].lower()}{message[1:]}"
+
+
+def open_at(body: ProfileBody, moment: datetime) -> bool:
+    """Whether business hours cover *moment* (aware).
+
+    Compared as wall-clock times of the profile's zone, so that "opens 09:00" is 09:00 on the
+    wall in summer and winter; an hour that daylight saving repeats counts both times.
+    """
+    if not body.hours:
+        return True
+    local = moment.astimezone(ZoneInfo(body.timezone))
+    today, yesterday = _DAYS[local.weekday()], _DAYS[(local.weekday() - 1) % 7]
+    wall = local.time().replace(fold=0)
+    return any(_covers(hours, today, yesterday, wall) for hours in body.hours)
+
+
+def _covers(hours: Hours, today: str, yesterday: str, wall: time) -> bool:
+    opens, closes = time.fromisoformat(hours.opens), time.fromisoformat(hours.closes)
+    if opens < closes:
+        return today in hours.days and opens <= wall < closes
+    return (today in hours.days and wall >= opens) or (yesterday in hours.days and wall < closes)
