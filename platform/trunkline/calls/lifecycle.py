@@ -73,7 +73,12 @@ _S, _G = State, Signal
 NEXT: dict[State, dict[Signal, State]] = {
     _S.QUEUED: {_G.RING: _S.RINGING, _G.END: _S.ENDED},
     # A second ring is LiveKit's webhook telling what the job already saw.
-    _S.RINGING: {_G.RING: _S.RINGING, _G.ANSWER: _S.TALKING, _G.RESCUE: _S.RESCUED, _G.END: _S.ENDED},
+    _S.RINGING: {
+        _G.RING: _S.RINGING,
+        _G.ANSWER: _S.TALKING,
+        _G.RESCUE: _S.RESCUED,
+        _G.END: _S.ENDED,
+    },
     _S.TALKING: {
         _G.ANSWER: _S.TALKING,
         _G.HOLD: _S.HELD,
@@ -83,9 +88,14 @@ NEXT: dict[State, dict[Signal, State]] = {
     },
     _S.HELD: {_G.HOLD: _S.HELD, _G.RESUME: _S.TALKING, _G.RESCUE: _S.RESCUED, _G.END: _S.ENDED},
     _S.TRANSFERRING: {_G.RESUME: _S.TALKING, _G.RESCUE: _S.RESCUED, _G.END: _S.ENDED},
-    _S.RESCUED: {_G.ANSWER: _S.RESCUED, _G.RESCUE: _S.RESCUED, _G.RESUME: _S.TALKING, _G.END: _S.ENDED},
+    _S.RESCUED: {
+        _G.ANSWER: _S.RESCUED,
+        _G.RESCUE: _S.RESCUED,
+        _G.RESUME: _S.TALKING,
+        _G.END: _S.ENDED,
+    },
     # SIP and LiveKit both report the end, and a late answer may cross it on the wire.
-    _S.ENDED: {signal: _S.ENDED for signal in (_G.RING, _G.ANSWER, _G.END)},
+    _S.ENDED: dict.fromkeys((_G.RING, _G.ANSWER, _G.END), _S.ENDED),
 }
 """State → signal → next state. A pair that is missing is refused."""
 

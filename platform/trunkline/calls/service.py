@@ -1,0 +1,611 @@
+"""What can be done to a call. Every verb takes the edge's session and never commits.
+
+Order of locks: each verb locks the row of its call before it records an event of that call. A
+transaction that records events of a call by other means (a change in the CRM, say) therefore
+begins with ``fence`` or ``enter_tool``; otherwise two transactions may wait for each other.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+
+from trunkline import events
+from trunkline.calls.lifecycle import EndReason, Signal, State, after
+from trunkline.calls.models import Call, Leg, Recording, ToolRun, Turn
+from trunkline.errors import Conflict, Invalid, NotFound, StaleLease
+from trunkline.kit.db import insert_for
+from trunkline.kit.ids import new_id
+from trunkline.outbox.models import EventRow
+from trunkline.outbox.record import record
+
+DIRECTIONS = ("inbound", "outbound")
+CHANNELS = ("sip", "web", "loopback", "test")
+ROLES = ("user", "agent")
+
+Row = TypeVar("Row", Turn, ToolRun, Recording)
+
+CHANNELS_RECORDED = 2
+"""Caller left, agent right."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right of one agent to write to one call, until another takes it over."""
+
+    call_id: str
+    epoch: int
+
+
+async def start(
+    session: AsyncSession,
+    *,
+    room: str,
+    direction: str = "inbound",
+    channel: str,
+    from_number: str | None,
+    to_number: str | None,
+    now: datetime,
+    contact_id: str | None = None,
+    profile_version_id: str | None = None,
+    sip_call_id: str | None = None,
+    sip_trunk_id: str | None = None,
+) -> Call:
+    """The call of *room*, ringing; made on the first report, found again on every later one.
+
+    The agent's job, LiveKit's webhook and outbound dialling may each be first, also at the same
+    moment: one of them makes the call, its leg and the event ``call.started``. A later report
+    fills in what was unknown and changes nothing that was known. Numbers are E.164.
+    Raises Invalid for an unknown direction or channel.
+    """
+    _one_of("direction", direction, DIRECTIONS)
+    _one_of("channel", channel, CHANNELS)
+    facts = {
+        "from_number": from_number,
+        "to_number": to_number,
+        "contact_id": contact_id,
+        "profile_version_id": profile_version_id,
+        "sip_call_id": sip_call_id,
+        "sip_trunk_id": sip_trunk_id,
+    }
+    insert = insert_for(session, Call).values(
+        id=new_id("call", now=now),
+        room=room,
+        direction=direction,
+        channel=channel,
+        state=State.RINGING.value,
+        started_at=now,
+        lease_epoch=0,
+        **facts,
+    )
+    # Waits for another transaction that is inserting the same room, until it commits or gives up.
+    insert = insert.on_conflict_do_nothing(index_elements=[Call.room]).returning(Call.id)
+    made = (await session.execute(insert)).scalar_one_or_none()
+    call = await _locked(session, Call.room, room)
+    if made is None:
+        call.state = after(State(call.state), Signal.RING).value
+        for name, value in facts.items():
+            if getattr(call, name) is None:
+                setattr(call, name, value)
+        leg = await _first_leg(session, call.id)
+        if leg is not None and leg.number is None:
+            leg.number = _far_number(call)
+    else:
+        session.add(
+            Leg(
+                id=new_id("leg", now=now),
+                call_id=call.id,
+                kind="caller" if direction == "inbound" else "callee",
+                number=_far_number(call),
+                started_at=now,
+            )
+        )
+        await record(
+            session,
+            events.CallStarted(
+                call.id,
+                direction,
+                channel,
+                from_number,
+                to_number,
+                contact_id,
+                profile_version_id,
+            ),
+            now=now,
+        )
+    await session.flush()
+    return call
+
+
+async def identify(
+    session: AsyncSession, call_id: str, *, contact_id: str, name: str | None, now: datetime
+) -> None:
+    """The other side of the call is this contact. Records ``contact.matched`` once for each contact."""
+    call = await _locked(session, Call.id, call_id)
+    call.contact_id = contact_id
+    told = await session.scalars(
+        select(EventRow).where(
+            EventRow.subject == call_id, EventRow.type == events.ContactMatched.type
+        )
+    )
+    if all(row.body["data"]["contact_id"] != contact_id for row in told):
+        await record(session, events.ContactMatched(call_id, contact_id, name), now=now)
+
+
+async def attach_contact(session: AsyncSession, call_id: str, contact_id: str) -> None:
+    """The caller became this contact during the call. Unlike ``identify``, no number was matched."""
+    call = await _locked(session, Call.id, call_id)
+    call.contact_id = contact_id
+    await session.flush()
+
+
+async def take_lease(session: AsyncSession, call_id: str, *, now: datetime) -> Lease:
+    """Make the calling agent the only one that may write to the call; the one before is fenced off."""
+    call = await _locked(session, Call.id, call_id)
+    return await _lease_to(session, call, now=now)
+
+
+async def take_abandoned(
+    session: AsyncSession, call_id: str, *, silent_since: datetime, now: datetime
+) -> Lease | None:
+    """The lease of a call whose holder has given no sign of life since *silent_since*.
+
+    None when it has one after all: of several that ask at once, one gets the lease.
+    """
+    call = await _locked(session, Call.id, call_id)
+    if last_seen(call) >= silent_since:
+        return None
+    return await _lease_to(session, call, now=now)
+
+
+async def heartbeat(session: AsyncSession, lease: Lease, *, now: datetime) -> None:
+    """A sign of life of the agent. Raises StaleLease when another has taken the call over."""
+    call = await fence(session, lease)
+    call.heartbeat_at = now
+    await session.flush()
+
+
+async def fence(session: AsyncSession, lease: Lease) -> Call:
+    """The call, locked until the transaction ends, if *lease* is still the newest.
+
+    Raises StaleLease when another agent has taken the call over.
+    """
+    call = await _locked(session, Call.id, lease.call_id)
+    if call.lease_epoch != lease.epoch:
+        raise StaleLease(
+            f"another agent has taken over {call.id} (lease {lease.epoch}, now {call.lease_epoch}); "
+            "stop writing to it"
+        )
+    return call
+
+
+async def answer(session: AsyncSession, lease: Lease, *, now: datetime) -> Call:
+    """The line is picked up. A second answer, or one that crosses the hang-up, changes nothing."""
+    call = await fence(session, lease)
+    state = after(State(call.state), Signal.ANSWER)
+    call.state = state.value
+    if state is not State.ENDED and call.answered_at is None:
+        call.answered_at = now
+        leg = await _first_leg(session, call.id)
+        if leg is not None:
+            leg.answered_at = now
+        await record(
+            session, events.CallAnswered(call.id, ring_ms=_ms(now - call.started_at)), now=now
+        )
+    await session.flush()
+    return call
+
+
+async def end(
+    session: AsyncSession,
+    call_id: str,
+    reason: EndReason,
+    *,
+    now: datetime,
+    lease: Lease | None = None,
+    ended_at: datetime | None = None,
+) -> Call:
+    """The call is over. The first reason stays; a repeat changes nothing.
+
+    Closes the legs and the turns still being spoken and records ``call.ended`` (whose
+    ``duration_ms`` counts from the answer, 0 without one) and ``transcript.ready``. *ended_at*
+    is for an end that is noticed late. Tool runs that still go on may finish afterwards, and a
+    turn that comes late is still stored.
+    """
+    call = await (fence(session, lease) if lease else _locked(session, Call.id, call_id))
+    if call.state == State.ENDED:
+        return call
+    call.state = after(State(call.state), Signal.END).value
+    call.end_reason = reason.value
+    call.ended_at = ended = max(ended_at or now, call.answered_at or call.started_at)
+    open_legs = select(Leg).where(Leg.call_id == call.id, Leg.ended_at.is_(None))
+    for leg in await session.scalars(open_legs):
+        leg.ended_at, leg.outcome = ended, reason.value
+    open_turns = select(Turn).where(Turn.call_id == call.id, Turn.ended_ms.is_(None))
+    for turn in (await session.scalars(open_turns.order_by(Turn.seq))).all():
+        spoken_until = _ms(ended - call.answered_at) if call.answered_at else 0
+        turn.ended_ms = max(turn.started_ms, spoken_until)
+        await _tell_turn(session, turn, now=now)
+    turns = await session.scalar(select(func.count(Turn.id)).where(Turn.call_id == call.id))
+    await record(
+        session,
+        events.CallEnded(
+            call.id,
+            reason.value,
+            call.direction,
+            call.from_number,
+            call.to_number,
+            call.contact_id,
+            call.started_at,
+            call.answered_at,
+            ended,
+            _ms(ended - call.answered_at) if call.answered_at else 0,
+        ),
+        now=now,
+    )
+    await record(session, events.TranscriptReady(call.id, turns=turns or 0), now=now)
+    return call
+
+
+async def lose(
+    session: AsyncSession, call_id: str, *, silent_since: datetime, now: datetime
+) -> Lease | None:
+    """Close a live call as ``agent_lost`` if its agent has given no sign of life since *silent_since*.
+
+    The call ended when the agent was last seen; what the agent left unfinished (turns, tool
+    runs) is closed with it, and the agent is fenced off should it come back. Returns the lease
+    of whoever closed it; None when there was nothing to close: of several that ask at once, one does it.
+    """
+    call = await _locked(session, Call.id, call_id)
+    seen = last_seen(call)
+    if call.state in (State.ENDED, State.QUEUED) or seen >= silent_since:
+        return None
+    lease = await _lease_to(session, call, now=now)
+    running = select(ToolRun).where(ToolRun.call_id == call_id, ToolRun.state == "started")
+    for run in (await session.scalars(running.order_by(ToolRun.seq))).all():
+        await _fail(session, run, error=EndReason.AGENT_LOST.value, now=now)
+    await end(session, call_id, EndReason.AGENT_LOST, now=now, ended_at=seen)
+    return lease
+
+
+def last_seen(call: Call) -> datetime:
+    """The last sign of life of the call's agent; its start when there was none."""
+    return call.heartbeat_at or call.started_at
+
+
+async def save_turn(
+    session: AsyncSession,
+    lease: Lease,
+    *,
+    turn_id: str | None,
+    role: str,
+    text: str,
+    started_ms: int,
+    ended_ms: int | None,
+    interrupted: bool = False,
+    latency: Mapping[str, Any] | None = None,
+    language: str | None = None,
+    leg_id: str | None = None,
+    now: datetime,
+) -> Turn:
+    """Store what was said so far: a new turn without *turn_id*, otherwise that one's next form.
+
+    *text* is redacted already. The first time that *ended_ms* is given the turn is complete and
+    ``transcript.turn`` is recorded; it stays complete. A None for latency, language or leg
+    leaves what was known. Raises Invalid for an unknown role, NotFound when no such turn is in this call.
+    """
+    _one_of("role", role, ROLES)
+    await fence(session, lease)
+    if turn_id is None:
+        turn = Turn(
+            id=new_id("turn", now=now),
+            call_id=lease.call_id,
+            seq=await _next_seq(session, Turn.seq, Turn.call_id, lease.call_id),
+            role=role,
+        )
+        session.add(turn)
+    else:
+        turn = await _of_call(session, Turn, turn_id, lease.call_id)
+    completed = turn.ended_ms is None and ended_ms is not None
+    turn.text = text
+    turn.started_ms = started_ms
+    turn.interrupted = interrupted
+    if ended_ms is not None:
+        turn.ended_ms = ended_ms
+    if latency is not None:
+        turn.latency = dict(latency)
+    if language is not None:
+        turn.language = language
+    if leg_id is not None:
+        turn.leg_id = leg_id
+    await session.flush()
+    if completed:
+        await _tell_turn(session, turn, now=now)
+    return turn
+
+
+async def start_tool(
+    session: AsyncSession,
+    lease: Lease,
+    *,
+    name: str,
+    arguments: Mapping[str, Any],
+    turn_id: str | None,
+    offset_ms: int | None,
+    now: datetime,
+) -> ToolRun:
+    """First transaction of a tool: it is about to run.
+
+    Returns the earlier run instead, its state ``ok``, when the same tool with the same arguments
+    has succeeded in this call. Raises Invalid when *arguments* are no JSON.
+    """
+    await fence(session, lease)
+    key = tool_key(lease.call_id, name, arguments)
+    earlier = await _success(session, key)
+    if earlier is not None:
+        return earlier
+    run = ToolRun(
+        id=new_id("run", now=now),
+        call_id=lease.call_id,
+        turn_id=turn_id,
+        seq=await _next_seq(session, ToolRun.seq, ToolRun.call_id, lease.call_id),
+        name=name,
+        arguments=dict(arguments),
+        state="started",
+        started_at=now,
+        offset_ms=offset_ms,
+        key=key,
+    )
+    session.add(run)
+    await session.flush()
+    return run
+
+
+async def enter_tool(session: AsyncSession, lease: Lease, run_id: str, *, now: datetime) -> ToolRun:
+    """Begin the second transaction of a tool, the one that makes its change.
+
+    Returns the run when it is to be done now (``started``). When an equal run succeeded in the
+    meantime, returns that one (``ok``), and this one is closed as ``repeated``: change nothing.
+    Until the transaction ends no equal run can enter. Raises Conflict when the run has failed.
+    """
+    await fence(session, lease)
+    run = await _of_call(session, ToolRun, run_id, lease.call_id)
+    earlier = await _success(session, run.key)
+    if earlier is not None:
+        if run.state == "started":
+            run.state, run.error, run.ms = "error", "repeated", _ms(now - run.started_at)
+            await session.flush()
+        return earlier
+    _must_run(run)
+    return run
+
+
+async def finish_tool(
+    session: AsyncSession, lease: Lease, run_id: str, *, result: str, now: datetime
+) -> ToolRun:
+    """The tool did it; belongs into the transaction of the change itself.
+
+    Raises Conflict when an equal run has succeeded before or this one has failed, so that
+    the change is undone with the transaction. Repeating the call for a run that is ``ok`` returns it.
+    """
+    await fence(session, lease)
+    run = await _of_call(session, ToolRun, run_id, lease.call_id)
+    if run.state == "ok":
+        return run
+    _must_run(run)
+    if await _success(session, run.key) is not None:
+        raise Conflict(f"{run.name} was done before in this call; use the first result")
+    run.state, run.result, run.ms = "ok", result, _ms(now - run.started_at)
+    await session.flush()
+    return run
+
+
+async def fail_tool(
+    session: AsyncSession, lease: Lease, run_id: str, *, error: str, now: datetime
+) -> ToolRun:
+    """Third transaction of a tool, in place of the second: it did not work. Records ``tool.failed``.
+
+    *error* is a stable code, at most 60 characters. A run that is over already stays as it is.
+    """
+    await fence(session, lease)
+    run = await _of_call(session, ToolRun, run_id, lease.call_id)
+    if run.state == "started":
+        await _fail(session, run, error=error, now=now)
+    return run
+
+
+def tool_key(call_id: str, name: str, arguments: Mapping[str, Any]) -> str:
+    """What makes two tool runs equal: SHA-256 over call, tool and canonical JSON arguments.
+
+    Raises Invalid when *arguments* are no JSON.
+    """
+    try:
+        canonical = json.dumps(
+            [call_id, name, arguments], sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+    except (TypeError, ValueError) as error:
+        raise Invalid(f"the arguments of {name} are no JSON object: {error}") from error
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+async def press_keys(
+    session: AsyncSession, lease: Lease, digits: str, *, offset_ms: int, now: datetime
+) -> None:
+    """The caller pressed keys, *offset_ms* after the answer. Records ``dtmf.received``, nothing else."""
+    await fence(session, lease)
+    await record(session, events.DtmfReceived(lease.call_id, digits, offset_ms), now=now)
+
+
+async def open_recording(
+    session: AsyncSession, lease: Lease, *, sample_rate_hz: int, now: datetime
+) -> Recording:
+    """The call's recording, open for segments; an agent that takes over goes on with the same one.
+
+    Raises Conflict when it was opened at another rate or is closed.
+    """
+    await fence(session, lease)
+    recording = await _recording(session, lease.call_id)
+    if recording is None:
+        recording = Recording(
+            id=new_id("rec", now=now),
+            call_id=lease.call_id,
+            state="open",
+            segments=[],
+            sample_rate_hz=sample_rate_hz,
+            started_at=now,
+        )
+        session.add(recording)
+        await session.flush()
+    elif recording.state != "open":
+        raise Conflict(f"the recording of {lease.call_id} is closed; nothing can be added to it")
+    elif recording.sample_rate_hz != sample_rate_hz:
+        raise Conflict(
+            f"the recording of {lease.call_id} runs at {recording.sample_rate_hz} Hz; "
+            f"write its segments at that rate, not at {sample_rate_hz} Hz"
+        )
+    return recording
+
+
+async def add_segment(
+    session: AsyncSession, lease: Lease, recording_id: str, blob_key: str, *, now: datetime
+) -> None:
+    """The next piece of audio is stored under *blob_key*; store it first. A repeat changes nothing.
+
+    Raises Conflict when the recording is closed.
+    """
+    await fence(session, lease)
+    recording = await _of_call(session, Recording, recording_id, lease.call_id)
+    if recording.state != "open":
+        raise Conflict(f"the recording of {lease.call_id} is closed; nothing can be added to it")
+    if blob_key not in recording.segments:
+        # A new list: a change inside a JSON column goes unnoticed.
+        recording.segments = [*recording.segments, blob_key]
+        await session.flush()
+
+
+async def close_recording(
+    session: AsyncSession,
+    call_id: str,
+    *,
+    blob_key: str,
+    duration_ms: int,
+    peaks: Sequence[Mapping[str, Any]],
+    state: Literal["ready", "incomplete"] = "ready",
+    now: datetime,
+) -> Recording:
+    """The recording lies joined under *blob_key*. The first close counts; records ``recording.ready``.
+
+    Raises NotFound when the call was not recorded.
+    """
+    await _locked(session, Call.id, call_id)
+    recording = await _recording(session, call_id)
+    if recording is None:
+        raise NotFound(f"{call_id} has no recording")
+    if recording.state == "open":
+        recording.state = state
+        recording.blob_key = blob_key
+        recording.duration_ms = duration_ms
+        recording.peaks = [dict(peak) for peak in peaks]
+        recording.segments = []
+        await record(
+            session,
+            events.RecordingReady(call_id, recording.id, duration_ms, CHANNELS_RECORDED),
+            now=now,
+        )
+    return recording
+
+
+async def _locked(session: AsyncSession, column: InstrumentedAttribute[str], value: str) -> Call:
+    # NO KEY UPDATE on PostgreSQL, so that inserting a row that refers to the call needs no wait.
+    locked = select(Call).where(column == value).with_for_update(key_share=True)
+    call = await session.scalar(locked.execution_options(populate_existing=True))
+    if call is None:
+        raise NotFound(f"there is no call {value}")
+    return call
+
+
+async def _lease_to(session: AsyncSession, call: Call, *, now: datetime) -> Lease:
+    call.lease_epoch += 1
+    call.heartbeat_at = now
+    await session.flush()
+    return Lease(call.id, call.lease_epoch)
+
+
+async def _of_call(session: AsyncSession, table: type[Row], row_id: str, call_id: str) -> Row:
+    row = await session.get(table, row_id, populate_existing=True)
+    if row is None or row.call_id != call_id:
+        raise NotFound(f"{call_id} has no {row_id}")
+    return row
+
+
+async def _first_leg(session: AsyncSession, call_id: str) -> Leg | None:
+    """The leg of the one who called, or was called."""
+    legs = select(Leg).where(Leg.call_id == call_id, Leg.kind.in_(("caller", "callee")))
+    return await session.scalar(legs.order_by(Leg.id).limit(1))
+
+
+def _far_number(call: Call) -> str | None:
+    return call.from_number if call.direction == "inbound" else call.to_number
+
+
+async def _recording(session: AsyncSession, call_id: str) -> Recording | None:
+    found = select(Recording).where(Recording.call_id == call_id)
+    return await session.scalar(found.execution_options(populate_existing=True))
+
+
+async def _next_seq(
+    session: AsyncSession,
+    seq: InstrumentedAttribute[int],
+    owner: InstrumentedAttribute[str],
+    call_id: str,
+) -> int:
+    """One above the highest; safe because the call's row is locked."""
+    return (await session.scalar(select(func.max(seq)).where(owner == call_id)) or 0) + 1
+
+
+async def _success(session: AsyncSession, key: str) -> ToolRun | None:
+    return await session.scalar(select(ToolRun).where(ToolRun.key == key, ToolRun.state == "ok"))
+
+
+def _must_run(run: ToolRun) -> None:
+    if run.state != "started":
+        raise Conflict(f"{run.id} of {run.name} has failed already; start it again")
+
+
+async def _fail(session: AsyncSession, run: ToolRun, *, error: str, now: datetime) -> None:
+    run.state, run.error, run.ms = "error", error, _ms(now - run.started_at)
+    await session.flush()
+    await record(session, events.ToolFailed(run.call_id, run.id, run.name, error), now=now)
+
+
+async def _tell_turn(session: AsyncSession, turn: Turn, *, now: datetime) -> None:
+    assert turn.ended_ms is not None
+    await record(
+        session,
+        events.TranscriptTurn(
+            turn.call_id,
+            turn.id,
+            turn.seq,
+            turn.role,
+            turn.text,
+            turn.started_ms,
+            turn.ended_ms,
+            turn.interrupted,
+        ),
+        now=now,
+    )
+
+
+def _one_of(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise Invalid(f"{value!r} is no {what} of a call; use one of: {', '.join(known)}")
+
+
+def _ms(span: timedelta) -> int:
+    return max(0, round(span / timedelta(milliseconds=1)))
