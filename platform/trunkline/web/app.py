@@ -1,0 +1,94 @@
+"""The web application: /v1 for programs, pages for people, /health and /ready for machines."""
+
+import asyncio
+from typing import Any, Literal
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from sqlalchemy import text
+
+import trunkline.web.routes.calls as calls_routes
+from trunkline.errors import Unavailable
+from trunkline.kit.blobs import Blobs
+from trunkline.kit.clock import Clock, utc_now
+from trunkline.kit.db import Database
+from trunkline.web import errors
+from trunkline.web.auth import LoopbackOnly
+from trunkline.web.dashboard import pages
+from trunkline.web.deps import Parts, Web
+from trunkline.web.envelope import Envelope
+from trunkline.web.errors import Problem, documented
+from trunkline.web.options import WebOptions
+
+_READY_WITHIN_S = 2.0
+"""The database must answer in this time, or the server is not ready."""
+
+_DESCRIPTION = """Calls answered by a voice agent: what was said, what was done, and the sound of it.
+
+Send `Authorization: Bearer tl_…`; make a key with `trunkline key add`. Lists are paged by
+`cursor`. Errors are `application/problem+json` (RFC 9457): act upon `code`, and quote `request_id`
+when you ask for help."""
+
+probes = APIRouter(tags=["probes"])
+
+
+class Health(BaseModel):
+    """The server lives."""
+
+    status: Literal["ok"] = "ok"
+
+
+@probes.get("/health", operation_id="get_health", summary="Does the server live")
+async def health() -> Health:
+    """Answers as long as the process does; asks nothing else."""
+    return Health()
+
+
+@probes.get(
+    "/ready", operation_id="get_ready", summary="Can the server work", responses=documented(503)
+)
+async def ready(parts: Parts) -> Health:
+    """Answers when the database does."""
+    try:
+        async with asyncio.timeout(_READY_WITHIN_S), parts.db.look() as session:
+            await session.execute(text("SELECT 1"))
+    except TimeoutError:
+        raise Unavailable(f"the database did not answer within {_READY_WITHIN_S:.0f} s") from None
+    return Health()
+
+
+def create_app(db: Database, blobs: Blobs, options: WebOptions, clock: Clock = utc_now) -> FastAPI:
+    """The ASGI application over an opened database and blob store, which stay the caller's to close."""
+    # The interactive docs of FastAPI load their scripts from elsewhere; nothing here may.
+    app = FastAPI(
+        title="Trunkline", version="1", docs_url=None, redoc_url=None, redirect_slashes=False
+    )
+    app.state.web = Web(db, blobs, options, clock)
+    app.include_router(calls_routes.router)
+    app.include_router(probes)
+    app.include_router(pages.help_router)
+    if options.dashboard:
+        app.include_router(pages.router)
+        app.add_middleware(LoopbackOnly)
+    errors.install(app)
+    app.add_middleware(Envelope, clock=clock)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's description, with our problems in place of its own error form."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    document = get_openapi(
+        title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes
+    )
+    schemas = document["components"]["schemas"]
+    for theirs in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(theirs, None)
+    ours = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= ours.pop("$defs", {})
+    schemas["Problem"] = ours
+    app.openapi_schema = document
+    return document

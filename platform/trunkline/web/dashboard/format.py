@@ -1,0 +1,144 @@
+"""Values as people read them; each is a filter of the templates."""
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from trunkline.calls import transcript
+from trunkline.kit.money import Money
+from trunkline.kit.phone import PhoneNumber
+
+_KEYS = re.compile(r"\[keys ([0-9*#A-D ]+)\]")
+
+
+def duration(ms: int | None) -> str:
+    """``3 m 40 s``; a dash for None."""
+    if ms is None:
+        return "–"
+    seconds = max(0, round(ms / 1000))
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} m"
+    return f"{minutes} m {seconds} s" if minutes else f"{seconds} s"
+
+
+def clock(ms: int | None) -> str:
+    """A place in a recording: ``1:23``, ``1:02:03``; a dash for None."""
+    return "–" if ms is None else transcript.clock(max(0, ms))
+
+
+def seconds(ms: int | None) -> str:
+    """For a URL, ``?t=83.2``; to a tenth."""
+    return f"{max(0, ms or 0) / 1000:.1f}".removesuffix(".0")
+
+
+def millis(ms: int | None) -> str:
+    """``38 ms``, ``1.2 s``; a dash for None."""
+    if ms is None:
+        return "–"
+    return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
+def moment(at: datetime, style: str = "short") -> Markup:
+    """A ``<time>`` in UTC; the page's script shows it in the viewer's zone. *style*: short or full."""
+    utc = at.astimezone(UTC)
+    exact = f"{utc.day} {utc:%b %Y, %H:%M:%S} UTC"
+    text = exact if style == "full" else f"{utc.day} {utc:%b %H:%M} UTC"
+    iso = utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return Markup('<time datetime="{}" title="{}" data-style="{}">{}</time>').format(
+        iso, exact, style, text
+    )
+
+
+def number(e164: str | None, beside: str | None = None) -> str:
+    """A telephone number as people in the country of *beside* write it.
+
+    That is the national form when both are of one country, otherwise the international one.
+    """
+    if e164 is None:
+        return "Hidden number"
+    try:
+        read = PhoneNumber(e164)
+        home = PhoneNumber(beside).international.split(" ")[0] if beside else None
+        same = read.international.split(" ")[0] == home
+        return read.national if same else read.international
+    except ValueError:
+        return e164
+
+
+def value(thing: Any) -> str:
+    """A field's value in a line of text."""
+    if thing is None or thing == "" or thing == []:
+        return "empty"
+    if isinstance(thing, bool):
+        return "yes" if thing else "no"
+    if isinstance(thing, list) and all(isinstance(item, str) for item in thing):
+        return ", ".join(thing)
+    if isinstance(thing, dict) and set(thing) == {"minor", "currency"}:
+        return str(Money(thing["minor"], thing["currency"]))
+    return thing if isinstance(thing, str) else json.dumps(thing, ensure_ascii=False)
+
+
+def made(after: Any) -> list[tuple[str, str]]:
+    """What a thing was made with, as (name, value): what is empty or an id is left out."""
+    facts = dict(after) if isinstance(after, dict) else {}
+    minor, currency = facts.pop("amount_minor", None), facts.pop("currency", None)
+    if minor is not None and currency:
+        facts["amount"] = {"minor": minor, "currency": currency}
+    if facts.get("phones"):
+        facts["phones"] = [number(phone) for phone in facts["phones"]]
+    return [
+        (plain(name), value(thing))
+        for name, thing in facts.items()
+        if thing not in (None, "", [], False) and not name.endswith("_id")
+    ]
+
+
+def plain(name: str) -> str:
+    """``do_not_call`` as ``Do not call``."""
+    return name.replace("_", " ").replace(".", " ").capitalize()
+
+
+def speech(text: str) -> Markup:
+    """What was said; pressed keys stand out as keys."""
+
+    def keys(found: re.Match[str]) -> str:
+        pressed = " ".join(f"<kbd>{key}</kbd>" for key in found[1] if key != " ")
+        return f"<span class='keys'>Pressed {pressed}</span>"
+
+    # Only the pattern's own characters, none of which HTML knows, reach the markup.
+    return Markup(_KEYS.sub(keys, str(escape(text))))  # noqa: S704
+
+
+def ticks(text: str) -> Markup:
+    """Words between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
+
+
+def share(ms: int, whole_ms: int | None) -> float:
+    """Where *ms* lies, from 0 to 1000, on a scale of *whole_ms*."""
+    return round(1000 * min(1.0, max(0.0, ms / whole_ms)), 1) if whole_ms else 0.0
+
+
+FILTERS = {
+    function.__name__: function
+    for function in (
+        duration,
+        clock,
+        seconds,
+        millis,
+        moment,
+        number,
+        value,
+        made,
+        plain,
+        speech,
+        ticks,
+        share,
+    )
+}
+"""Name in the templates → function."""

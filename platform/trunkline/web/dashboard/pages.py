@@ -1,0 +1,102 @@
+"""Pages for people: the list of calls, one call, and what an error code means.
+
+They work without JavaScript; the script only adds comfort. The URL is the state.
+"""
+
+import math
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import RedirectResponse, Response
+
+from trunkline.desk import call_list, call_page
+from trunkline.errors import NotFound
+from trunkline.web import media, paging
+from trunkline.web.dashboard import render
+from trunkline.web.deps import Parts
+from trunkline.web.errors import EXPLAINED
+
+router = APIRouter(include_in_schema=False)
+help_router = APIRouter(include_in_schema=False)
+"""Pages without data, which anyone may see."""
+
+_ON_A_PAGE = 50
+
+
+@router.get("/")
+async def home() -> Response:
+    """The first page is the list of calls."""
+    return RedirectResponse("/calls", 303)
+
+
+@router.get("/calls")
+async def call_list_page(
+    request: Request,
+    parts: Parts,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    updates: str = "on",
+) -> Response:
+    """The list of calls, newest first; ``updates=off`` stops it from renewing itself."""
+    before = paging.read(cursor)
+    async with parts.db.look() as session:
+        page = await call_list.page(session, before=before, limit=_ON_A_PAGE)
+    return render.page(
+        "calls.html",
+        page=page,
+        older=paging.write(page.next) if page.next else None,
+        cursor=cursor,
+        live=page.live,
+        updates=updates != "off",
+        address=request.url.path,
+    )
+
+
+@router.get("/calls/{call_id}")
+async def one_call_page(
+    call_id: str, request: Request, parts: Parts, t: str = "", updates: str = "on"
+) -> Response:
+    """One call; ``t`` is where its recording starts to play, in seconds."""
+    async with parts.db.look() as session:
+        page = await call_page.page(session, call_id)
+    return render.page(
+        "call.html",
+        page=page,
+        call=page.call,
+        start_at=_seconds(t),
+        live=page.call.live,
+        updates=updates != "off",
+        address=request.url.path,
+    )
+
+
+def _seconds(text: str) -> float | None:
+    """A place in the recording; None for anything that is none."""
+    try:
+        found = float(text)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) and found >= 0 else None
+
+
+@router.get("/calls/{call_id}/recording.wav")
+async def recording(call_id: str, request: Request, parts: Parts) -> Response:
+    """What the page's player plays."""
+    return await media.recording(request, parts, call_id)
+
+
+@help_router.get("/assets/{version}/{name}")
+async def asset(version: str, name: str) -> Response:
+    """A style sheet, script or picture."""
+    found = render.asset(version, name)
+    if found is None:
+        raise NotFound(f"there is no asset {name}")
+    return found
+
+
+@help_router.get("/errors/{code}")
+async def explain(code: str) -> Response:
+    """What an error code means and what to do; every problem's ``type`` leads here."""
+    found = EXPLAINED.get(code)
+    if found is None:
+        raise NotFound(f"there is no error code {code[:60]}; the codes are {', '.join(EXPLAINED)}")
+    return render.page("explain.html", code=code, explained=found)

@@ -1,0 +1,99 @@
+"""What the pages say: states, end reasons, tools and events in plain words."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from trunkline.calls.lifecycle import EndReason, State
+
+Tone = Literal["good", "plain", "warn", "bad", "live"]
+"""How a state is coloured; its words always stand beside the colour."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A state or reason: a few words for the list, a sentence for the call's page, a colour."""
+
+    short: str
+    sentence: str
+    tone: Tone
+
+
+_R = EndReason
+
+ENDED: dict[EndReason, Told] = {
+    _R.CALLER_HANGUP: Told("Caller hung up", "The caller hung up.", "good"),
+    _R.AGENT_HANGUP: Told("Completed", "The agent said goodbye and hung up.", "good"),
+    _R.CALLEE_HANGUP: Told("Callee hung up", "The person we called hung up.", "good"),
+    _R.TRANSFERRED: Told("Transferred", "The call was handed over to a person.", "good"),
+    _R.TRANSFER_FAILED: Told(
+        "Transfer failed", "The call could not be handed over, and ended there.", "bad"
+    ),
+    _R.NO_ANSWER: Told("No answer", "It rang, but nobody picked up.", "plain"),
+    _R.CANCELLED: Told("Caller gave up", "The caller hung up before we answered.", "warn"),
+    _R.BUSY: Told("Busy", "The line was busy.", "plain"),
+    _R.REJECTED: Told("Declined", "The call was declined.", "plain"),
+    _R.UNREACHABLE: Told("Unreachable", "The number could not be reached; it never rang.", "warn"),
+    _R.INVALID_NUMBER: Told("Invalid number", "The carrier does not know this number.", "bad"),
+    _R.VOICEMAIL: Told("Voicemail", "Voicemail answered; no message was left.", "plain"),
+    _R.VOICEMAIL_LEFT: Told("Left voicemail", "Voicemail answered; a message was left.", "plain"),
+    _R.FAX: Told("Fax", "A fax machine was at the other end.", "plain"),
+    _R.MESSAGE_TAKEN: Told("Message taken", "The caller left a message.", "good"),
+    _R.CALLBACK_BOOKED: Told("Callback booked", "The caller will be called back.", "good"),
+    _R.SILENCE: Told("Silence", "The caller said nothing, so the agent hung up.", "warn"),
+    _R.MAX_DURATION: Told(
+        "Too long", "The call reached the longest time its profile allows.", "warn"
+    ),
+    _R.LINE_LOST: Told("Line lost", "The connection to the caller broke.", "warn"),
+    _R.AGENT_LOST: Told(
+        "Agent lost", "The agent stopped in mid-call; what was said until then is kept.", "bad"
+    ),
+    _R.PROVIDER_DOWN: Told(
+        "Provider down",
+        "A speech or language provider failed, and the call could not go on.",
+        "bad",
+    ),
+    _R.CAPACITY: Told("No capacity", "All agents were busy with other calls.", "bad"),
+    _R.OUTSIDE_HOURS: Told("Outside hours", "The call came outside business hours.", "plain"),
+    _R.NO_PROFILE: Told("No profile", "No profile answers the number that was dialled.", "bad"),
+    _R.BLOCKED: Told("Blocked", "Calls from this number are blocked.", "plain"),
+    _R.DO_NOT_CALL: Told("Do not call", "This contact asked not to be called.", "plain"),
+    _R.CONSENT_REFUSED: Told("No consent", "The caller did not agree to be recorded.", "plain"),
+    _R.SUPERVISOR_ENDED: Told("Ended by us", "A supervisor ended the call.", "plain"),
+    _R.TRUNK_ERROR: Told("Trunk error", "The telephone trunk reported an error.", "bad"),
+    _R.INTERNAL_ERROR: Told("Internal error", "Something failed on our side.", "bad"),
+}
+
+_S = State
+
+LIVE: dict[State, Told] = {
+    _S.QUEUED: Told("Queued", "The call waits to be dialled.", "live"),
+    _S.RINGING: Told("Ringing", "The call is ringing.", "live"),
+    _S.TALKING: Told("In progress", "The call is in progress.", "live"),
+    _S.HELD: Told("On hold", "The caller is on hold.", "live"),
+    _S.TRANSFERRING: Told("Transferring", "The call is being handed over.", "live"),
+    _S.RESCUED: Told("In rescue", "The agent failed; the caller hears the keypad menu.", "warn"),
+}
+
+
+def told(state: str, end_reason: str | None) -> Told:
+    """How a call in this state, ended for this reason, is spoken of."""
+    if state != State.ENDED:
+        return LIVE[State(state)]
+    return ENDED[EndReason(end_reason)] if end_reason else Told("Ended", "The call ended.", "plain")
+
+
+CHANNELS = {
+    "sip": "Telephone (SIP)",
+    "web": "Browser",
+    "loopback": "Loopback line, no telephone network",
+    "test": "Test",
+}
+"""The way a call came."""
+
+LATENCY = {
+    "stt": "Hearing",
+    "end_of_turn": "End of turn",
+    "llm_first_token": "Thinking",
+    "tts_first_byte": "Speaking",
+}
+"""Parts of the reply time, in the order in which they pass."""

@@ -1,0 +1,329 @@
+"""How an error is told: RFC 9457 problem JSON to programs, a page to people.
+
+A problem's ``type`` leads to ``/errors/<code>``, which says what the code means and what to do.
+"""
+
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from trunkline.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    Misconfigured,
+    NotFound,
+    Refused,
+    TrunklineError,
+    Unauthorized,
+    Unavailable,
+)
+from trunkline.kit.blobs import BlobsUnavailable
+from trunkline.web.dashboard import render
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[type[TrunklineError], int] = {
+    Invalid: 422,
+    NotFound: 404,
+    Conflict: 409,
+    Refused: 403,
+    Unauthorized: 401,
+    Forbidden: 403,
+    Misconfigured: 500,
+    Unavailable: 503,
+    TrunklineError: 500,
+}
+"""Error → HTTP status; a subclass inherits its parent's."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What the page ``/errors/<code>`` says."""
+
+    title: str
+    meaning: str
+    remedy: str
+
+
+EXPLAINED: dict[str, Explained] = {
+    "invalid": Explained(
+        "The request is not valid",
+        "A parameter or field has the wrong form, or lies outside its bounds.",
+        "Read `detail` and `errors`: they name each field and what it must be. "
+        "A cursor is to be sent back exactly as it was given.",
+    ),
+    "not_found": Explained(
+        "Nothing is there",
+        "No thing has that id, or no page has that address.",
+        "Check the id and the path. Ids say what they name: call_…, con_…, evt_….",
+    ),
+    "conflict": Explained(
+        "It clashes with what is there",
+        "Somebody or something changed it first, or it exists already.",
+        "Fetch it again, look at what changed, and decide anew.",
+    ),
+    "illegal_transition": Explained(
+        "The call cannot do that now",
+        "A call in this state has no such next step; an ended call stays ended.",
+        "Fetch the call and look at its state.",
+    ),
+    "stale_lease": Explained(
+        "The call was taken over",
+        "Another agent holds this call; what the former one writes is refused.",
+        "Nothing is to be done: the new agent goes on.",
+    ),
+    "refused": Explained(
+        "A rule says no",
+        "The request is well-formed and allowed, but a business rule forbids it.",
+        "Read `detail`: it names the rule.",
+    ),
+    "unauthorized": Explained(
+        "No valid API key came with the request",
+        "The key is missing, mistyped or was revoked.",
+        "Send `Authorization: Bearer tl_…`. Make a key with `trunkline key add`.",
+    ),
+    "forbidden": Explained(
+        "The key may not do this",
+        "The key is valid but lacks the scope that `detail` names.",
+        "Make a key that has the scope with `trunkline key add`.",
+    ),
+    "loopback_only": Explained(
+        "The pages answer only this machine",
+        "The dashboard has no login yet, so it is shown to nobody who comes from elsewhere, "
+        "through a proxy, or under another name than localhost.",
+        "Open it as http://127.0.0.1 on the machine itself, or through `ssh -L`.",
+    ),
+    "method_not_allowed": Explained(
+        "That method is not offered here",
+        "The address exists, but not with this HTTP method.",
+        "The header `Allow` names the methods it has.",
+    ),
+    "range_not_satisfiable": Explained(
+        "That part does not exist",
+        "The requested range begins behind the end of the recording.",
+        "The header `Content-Range` tells the recording's size in bytes.",
+    ),
+    "misconfigured": Explained(
+        "The server's settings are wrong",
+        "The server cannot do this as it is set up.",
+        "Whoever runs it finds the cause in its log, under the request id.",
+    ),
+    "unavailable": Explained(
+        "Something outside did not answer",
+        "The database or a service behind the server did not answer in time.",
+        "Try again after a moment; what was stored stays stored.",
+    ),
+    "provider_failed": Explained(
+        "A speech or language provider failed",
+        "The provider answered with an error or not at all.",
+        "Read `detail`: it names the provider and the remedy.",
+    ),
+    "error": Explained(
+        "Something went wrong",
+        "The server knows what failed but has no narrower word for it.",
+        "Whoever runs the server finds more in its log, under the request id.",
+    ),
+    "internal_error": Explained(
+        "Something went wrong on our side",
+        "The server met something it does not know. Nothing half done was stored.",
+        "Try again. If it stays, look into the server's log for the request id.",
+    ),
+}
+"""Code → what it means; the codes are stable."""
+
+
+class Fault(BaseModel):
+    """One thing that is wrong with a request."""
+
+    where: str = Field(description="Place and name of the field.", examples=["query.limit"])
+    message: str = Field(
+        description="What it must be.", examples=["Input should be less than or equal to 200"]
+    )
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "/errors/not_found",
+                    "title": "Nothing is there",
+                    "status": 404,
+                    "detail": "there is no call call_01kf0q8m3s7t9v1w3x5y7z9abc",
+                    "code": "not_found",
+                    "instance": "/v1/calls/call_01kf0q8m3s7t9v1w3x5y7z9abc",
+                    "request_id": "req_01kf0q8m3s7t9v1w3x5y7z9abq",
+                }
+            ]
+        }
+    )
+
+    type: str = Field(description="Address of a page that explains the code.")
+    title: str = Field(description="The kind of problem, always the same for a code.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What happened this time, and what to do.")
+    code: str = Field(description="Stable word to act upon.")
+    instance: str = Field(description="The path that was asked for.")
+    request_id: str = Field(description="The same as in X-Request-Id; stands in the server's log.")
+    errors: list[Fault] | None = Field(
+        default=None, description="Each fault of an invalid request."
+    )
+
+
+def status_of(error: TrunklineError) -> int:
+    """The HTTP status of an error: its own, or that of its nearest parent."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: list[Fault] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """The answer that tells of a problem: a page where a browser asks for one, otherwise JSON."""
+    known = EXPLAINED.get(code)
+    phrase = HTTPStatus(status).phrase
+    body = Problem(
+        type=f"/errors/{code}" if known else "about:blank",
+        title=known.title if known else phrase,
+        status=status,
+        detail=_sentence(detail),
+        code=code,
+        instance=request.url.path,
+        request_id=getattr(request.state, "request_id", ""),
+        errors=errors,
+    )
+    if _is_page(request):
+        return render.page(
+            "error.html",
+            status=status,
+            headers=headers,
+            problem=body,
+            remedy=known and known.remedy,
+        )
+    return JSONResponse(
+        body.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE
+    )
+
+
+def _sentence(text: str) -> str:
+    """Begun with a capital and ended with a stop; an id or a field at the start stays as it is."""
+    first = text.partition(" ")[0]
+    begun = text[:1].upper() + text[1:] if first.isalpha() else text
+    return begun if begun.endswith((".", "!", "?")) else begun + "."
+
+
+API_PATHS = ("/v1", "/openapi.json", "/health", "/ready")
+"""Where programs ask; every other path is a page for people."""
+
+
+def is_api(path: str) -> bool:
+    """Whether *path* is for programs."""
+    return any(path == start or path.startswith(start + "/") for start in API_PATHS)
+
+
+def _is_page(request: Request) -> bool:
+    if is_api(request.url.path):
+        return False
+    return "text/html" in request.headers.get("accept", "")
+
+
+def unexpected(request: Request, error: Exception) -> Response:
+    """The answer to an error nobody foresaw: its text goes to the log, never to the caller."""
+    log.error("request_failed", path=request.url.path, exc_info=error)
+    return problem(
+        request,
+        500,
+        "internal_error",
+        "The server met an unexpected error. Try again; if it stays, tell whoever runs the server "
+        "the request id.",
+    )
+
+
+async def _on_trunkline_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TrunklineError)
+    status = status_of(error)
+    if status == 500:
+        log.error("request_failed", path=request.url.path, exc_info=error)
+        return problem(
+            request, 500, error.code, "The server cannot do this; its log says why, by request id."
+        )
+    headers = getattr(error, "headers", None)
+    return problem(request, status, error.code, str(error), headers=headers)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = [
+        Fault(where=".".join(str(part) for part in fault["loc"]), message=fault["msg"])
+        for fault in error.errors()
+    ]
+    detail = "; ".join(f"{fault.where}: {fault.message}" for fault in faults)
+    return problem(request, 422, Invalid.code, detail, errors=faults)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    code = re.sub(r"[^a-z]+", "_", HTTPStatus(status).phrase.lower()).strip("_")
+    detail = error.detail
+    if status == 404:
+        detail = "There is nothing at this address."
+    elif status == 405:
+        allowed = (error.headers or {}).get("Allow", "GET")
+        detail = f"This address does not take {request.method}; it takes {allowed}."
+    headers = dict(error.headers) if error.headers else None
+    return problem(request, status, code, detail, headers=headers)
+
+
+async def _on_storage_trouble(request: Request, error: Exception) -> Response:
+    log.error("storage_unavailable", path=request.url.path, exc_info=error)
+    what = "store of recordings" if isinstance(error, BlobsUnavailable) else "database"
+    return problem(
+        request,
+        503,
+        Unavailable.code,
+        f"The {what} did not answer. Try again after a moment.",
+        headers={"Retry-After": "2"},
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Let *app* answer every error in these words."""
+    app.add_exception_handler(TrunklineError, _on_trunkline_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    for trouble in (OperationalError, PoolTimeout, BlobsUnavailable):
+        app.add_exception_handler(trouble, _on_storage_trouble)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI description of these errors, for a route's ``responses``."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in statuses
+    }

@@ -1,0 +1,279 @@
+"""/v1: calls, their transcript and recording, and who is asking."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from trunkline.access.models import ApiKey
+from trunkline.calls.lifecycle import EndReason, State
+from trunkline.desk import call_list, call_page
+from trunkline.web import media, paging
+from trunkline.web.auth import AnyKey, needs
+from trunkline.web.deps import Parts
+from trunkline.web.errors import documented
+
+router = APIRouter(prefix="/v1")
+
+_CALL = "call_01kf0q8m3s7t9v1w3x5y7z9abc"
+_AT = "2026-01-15T09:30:00Z"
+
+
+class Shown(BaseModel):
+    """Read from the desk's dataclasses by the names of their fields."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Contact(Shown):
+    """Who was at the other end."""
+
+    id: str = Field(examples=["con_01kf0q8m3s7t9v1w3x5y7z9abd"])
+    name: str | None = Field(examples=["Dana Whitfield"])
+
+
+class DeliveryCount(Shown):
+    """Webhook deliveries of the call, by state."""
+
+    pending: int = Field(examples=[0])
+    delivered: int = Field(examples=[6])
+    failed: int = Field(examples=[0])
+
+
+class CallSummary(Shown):
+    """One call of the list."""
+
+    id: str = Field(examples=[_CALL])
+    direction: Literal["inbound", "outbound"]
+    channel: Literal["sip", "web", "loopback", "test"]
+    state: State
+    end_reason: EndReason | None = Field(description="Why it ended; null while it goes on.")
+    from_number: str | None = Field(
+        description="E.164; null when the caller withheld it.", examples=["+12025550134"]
+    )
+    to_number: str | None = Field(description="E.164.", examples=["+12025550100"])
+    contact: Contact | None
+    started_at: datetime = Field(examples=[_AT])
+    answered_at: datetime | None = Field(examples=[_AT])
+    ended_at: datetime | None = Field(examples=[_AT])
+    duration_ms: int | None = Field(
+        description="From the answer to the end; null when nobody answered or the call goes on.",
+        examples=[64_210],
+    )
+    turn_count: int = Field(examples=[9])
+    change_count: int = Field(description="CRM fields changed and things made.", examples=[2])
+    failed_tool_count: int = Field(examples=[0])
+    delivery_count: DeliveryCount
+    recorded: bool
+
+
+class Calls(BaseModel):
+    """A page of calls, newest first."""
+
+    data: list[CallSummary]
+    next_cursor: str | None = Field(
+        description="Send as `cursor` for the next, older page; null on the last one."
+    )
+
+
+class Turn(Shown):
+    """What one side said, or pressed (`[keys 2]`), until the other's turn."""
+
+    id: str = Field(examples=["turn_01kf0q8m3s7t9v1w3x5y7z9abe"])
+    seq: int = Field(examples=[3])
+    role: Literal["user", "agent"] = Field(description="user is the person, agent is Trunkline.")
+    text: str = Field(
+        description="Redacted. Of an interrupted turn, what was heard of it.",
+        examples=["Yes, please go ahead."],
+    )
+    language: str | None = Field(examples=["en"])
+    started_ms: int = Field(description="From the answer, as in the recording.", examples=[21_340])
+    ended_ms: int | None = Field(description="Null while it is being spoken.", examples=[22_900])
+    interrupted: bool
+    latency: dict[str, Any] | None = Field(
+        description="Parts of the reply time, in milliseconds.",
+        examples=[{"stt": 240, "llm_first_token": 390, "tts_first_byte": 110, "reply": 870}],
+    )
+
+
+class ToolRun(Shown):
+    """One run of one tool."""
+
+    id: str = Field(examples=["run_01kf0q8m3s7t9v1w3x5y7z9abn"])
+    seq: int = Field(examples=[1])
+    name: str = Field(examples=["move_deal"])
+    arguments: dict[str, Any] = Field(examples=[{"stage": "won"}])
+    state: Literal["started", "ok", "error"]
+    result: str | None = Field(examples=["The deal is now won."])
+    error: str | None = Field(description="A stable code.", examples=["refused"])
+    turn_id: str | None
+    offset_ms: int | None = Field(description="When it began, in the recording.", examples=[22_950])
+    ms: int | None = Field(description="How long it took.", examples=[38])
+
+
+class Change(Shown):
+    """One field of the CRM that the call changed; `*` when the thing itself was made."""
+
+    id: str = Field(examples=["chg_01kf0q8m3s7t9v1w3x5y7z9abk"])
+    entity: str = Field(examples=["deal"])
+    entity_id: str = Field(examples=["deal_01kf0q8m3s7t9v1w3x5y7z9abj"])
+    title: str | None = Field(examples=["Office Fiber"])
+    field: str = Field(examples=["stage"])
+    before: Any = Field(examples=["proposal"])
+    after: Any = Field(examples=["won"])
+    tool_run_id: str | None
+    turn_id: str | None
+    offset_ms: int | None = Field(description="Where it was agreed to.", examples=[21_340])
+    created_at: datetime = Field(examples=[_AT])
+    undone_at: datetime | None
+
+
+class Activity(Shown):
+    """Something written down, or to be done."""
+
+    id: str = Field(examples=["act_01kf0q8m3s7t9v1w3x5y7z9abh"])
+    kind: str = Field(examples=["task"])
+    summary: str = Field(examples=["Call back about the invoice"])
+    due_at: datetime | None
+    done_at: datetime | None
+    created_at: datetime = Field(examples=[_AT])
+
+
+class Delivery(Shown):
+    """One event of the call on its way to one endpoint."""
+
+    id: str = Field(examples=["dlv_01kf0q8m3s7t9v1w3x5y7z9abr"])
+    event_id: str = Field(examples=["evt_01kf0q8m3s7t9v1w3x5y7z9abs"])
+    event_type: str = Field(examples=["deal.updated"])
+    endpoint_id: str = Field(examples=["whk_01kf0q8m3s7t9v1w3x5y7z9abp"])
+    url: str = Field(examples=["https://example.com/hooks"])
+    state: Literal["pending", "delivered", "failed"]
+    attempts: int = Field(examples=[1])
+    last_status: int | None = Field(examples=[200])
+    last_error: str | None
+    next_at: datetime | None = Field(description="When it is tried next.")
+    delivered_at: datetime | None = Field(examples=[_AT])
+
+
+class Recording(Shown):
+    """The recording: stereo, the caller left, the agent right."""
+
+    id: str = Field(examples=["rec_01kf0q8m3s7t9v1w3x5y7z9abg"])
+    state: Literal["open", "ready", "incomplete"]
+    duration_ms: int | None = Field(examples=[64_210])
+    sample_rate_hz: int = Field(examples=[8000])
+
+
+class CallDetail(CallSummary):
+    """One call with everything that is known of it."""
+
+    turns: list[Turn]
+    tool_runs: list[ToolRun]
+    changes: list[Change]
+    activities: list[Activity]
+    deliveries: list[Delivery]
+    recording: Recording | None
+
+
+class Transcript(BaseModel):
+    """What was said in a call, in order."""
+
+    call_id: str = Field(examples=[_CALL])
+    data: list[Turn]
+
+
+class Me(BaseModel):
+    """The key that asks."""
+
+    key_id: str = Field(examples=["key_01kf0q8m3s7t9v1w3x5y7z9abt"])
+    name: str = Field(examples=["Zapier"])
+    scopes: list[str] = Field(examples=[["calls:read"]])
+
+
+CallId = Annotated[str, Path(description="The call's id.", examples=[_CALL])]
+
+
+@router.get(
+    "/calls", operation_id="list_calls", summary="List calls", tags=["calls"],
+    responses=documented(401, 403, 422),
+)  # fmt: skip
+async def list_calls(
+    parts: Parts,
+    key: ApiKey = needs("calls:read"),
+    cursor: Annotated[
+        str | None, Query(description="`next_cursor` of the page before.", max_length=200)
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=200, description="Calls on a page.")] = 50,
+) -> Calls:
+    """Calls, newest first. Follow `next_cursor` for older ones."""
+    before = paging.read(cursor)
+    async with parts.db.look() as session:
+        page = await call_list.page(session, before=before, limit=limit)
+    return Calls(
+        data=[CallSummary.model_validate(call) for call in page.calls],
+        next_cursor=paging.write(page.next) if page.next else None,
+    )
+
+
+@router.get(
+    "/calls/{call_id}", operation_id="get_call", summary="Get a call", tags=["calls"],
+    responses=documented(401, 403, 404, 422),
+)  # fmt: skip
+async def get_call(call_id: CallId, parts: Parts, key: ApiKey = needs("calls:read")) -> CallDetail:
+    """One call with its transcript, tool runs, CRM changes, activities and webhook deliveries."""
+    async with parts.db.look() as session:
+        page = await call_page.page(session, call_id)
+    summary = CallSummary.model_validate(page.call)
+    return CallDetail(
+        **dict(summary),
+        turns=[Turn.model_validate(turn) for turn in page.turns],
+        tool_runs=[ToolRun.model_validate(run) for run in page.tool_runs],
+        changes=[Change.model_validate(change) for change in page.changes],
+        activities=[Activity.model_validate(activity) for activity in page.activities],
+        deliveries=[Delivery.model_validate(line) for line in page.deliveries],
+        recording=Recording.model_validate(page.recording) if page.recording else None,
+    )
+
+
+@router.get(
+    "/calls/{call_id}/transcript", operation_id="get_transcript", summary="Get a transcript",
+    tags=["calls"], responses=documented(401, 403, 404, 422),
+)  # fmt: skip
+async def get_transcript(
+    call_id: CallId, parts: Parts, key: ApiKey = needs("calls:read")
+) -> Transcript:
+    """What was said, turn by turn; of a call that goes on, what was said so far."""
+    async with parts.db.look() as session:
+        turns = await call_page.transcript(session, call_id)
+    return Transcript(call_id=call_id, data=[Turn.model_validate(turn) for turn in turns])
+
+
+_AUDIO = {"content": {"audio/wav": {"schema": {"type": "string", "format": "binary"}}}}
+
+
+@router.get(
+    "/calls/{call_id}/recording", operation_id="get_recording", summary="Get a recording",
+    tags=["recordings"], response_class=Response,
+    responses={
+        200: {"description": "The whole recording.", **_AUDIO},
+        206: {"description": "The part that `Range` asks for.", **_AUDIO},
+        304: {"description": "It is the one that `If-None-Match` names."},
+        **documented(401, 403, 404, 416, 422),
+    },
+)  # fmt: skip
+async def get_recording(
+    call_id: CallId, request: Request, parts: Parts, key: ApiKey = needs("recordings:read")
+) -> Response:
+    """The sound of the call: WAV, stereo, the caller left, the agent right. Takes `Range`."""
+    return await media.recording(request, parts, call_id)
+
+
+@router.get(
+    "/me", operation_id="get_me", summary="Who is asking", tags=["access"],
+    responses=documented(401),
+)  # fmt: skip
+async def get_me(key: AnyKey) -> Me:
+    """The key that came with the request; good for trying a connection."""
+    return Me(key_id=key.id, name=key.name, scopes=key.scopes)
