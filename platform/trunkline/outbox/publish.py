@@ -13,6 +13,12 @@ ALL = "*"
 _LOCK_KEY = 0x7472_756E_6B  # "trunk": any number that no other advisory lock of the database uses
 
 
+async def waiting(session: AsyncSession) -> bool:
+    """Whether any committed event has no position yet: a look that takes no lock."""
+    found = await session.scalar(select(EventRow.id).where(EventRow.position.is_(None)).limit(1))
+    return found is not None
+
+
 async def publish(session: AsyncSession, *, limit: int = 500) -> Sequence[EventRow]:
     """Number up to *limit* committed events that have no position yet, and return them in order.
 
@@ -23,13 +29,13 @@ async def publish(session: AsyncSession, *, limit: int = 500) -> Sequence[EventR
     if session.get_bind().dialect.name == "postgresql":
         await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
     # Lower numbers first, so that a cut-off batch never leaves a subject's earlier event behind.
-    waiting = (
+    unnumbered = (
         select(EventRow)
         .where(EventRow.position.is_(None))
         .order_by(EventRow.seq, EventRow.id)
         .limit(limit)
     )
-    rows = _in_order((await session.scalars(waiting)).all())
+    rows = _in_order((await session.scalars(unnumbered)).all())
     if not rows:
         return rows
     upsert = insert_for(session, Stream).values(subject=ALL, seq=len(rows))

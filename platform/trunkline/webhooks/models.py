@@ -51,7 +51,6 @@ class Delivery(Base):
             # The next of one endpoint is found in one step, however long its queue.
             "endpoint_id",
             "next_at",
-            "id",
             sqlite_where=text("state = 'pending'"),
             postgresql_where=text("state = 'pending'"),
         ),
