@@ -1,0 +1,150 @@
+"""One call while it is on: what its tools share, who ends it, and what silence leads to."""
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import structlog
+from livekit.agents import AgentSession, AgentStateChangedEvent, RunContext, UserStateChangedEvent
+
+from trunkline.agent.line import Line
+from trunkline.agent.options import AgentOptions
+from trunkline.agent.scribe import Scribe
+from trunkline.calls import service as calls
+from trunkline.calls.lifecycle import EndReason
+from trunkline.desk.arrival import Reception
+from trunkline.desk.identity import Rung
+from trunkline.kit.clock import Clock
+from trunkline.kit.db import Database
+from trunkline.profiles.body import ProfileBody
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+class Conversation:
+    """The state of one live call. AgentSession carries it as ``userdata``."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        line: Line,
+        lease: calls.Lease,
+        reception: Reception,
+        body: ProfileBody,
+        options: AgentOptions,
+        scribe: Scribe,
+        clock: Clock,
+    ) -> None:
+        self.db, self.line, self.lease = db, line, lease
+        self.reception, self.body, self.options = reception, body, options
+        self.scribe, self.clock = scribe, clock
+        self.contact_id = reception.contact.id if reception.contact else None
+        self._matched = reception.contact is not None
+        self._over: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
+        self._work: set[asyncio.Task[Any]] = set()
+        self._moved = asyncio.Event()
+        self._busy = {"user": False, "agent": False}
+        self._user_stirred = False
+
+    @property
+    def rung(self) -> Rung:
+        """How sure we are who is calling; a contact made in this call proves nothing."""
+        return Rung.NUMBER_MATCH if self._matched else Rung.UNKNOWN
+
+    def keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run *work* so that it outlives the speech that started it; the call's end waits for it."""
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+        return task
+
+    async def finish_work(self, grace: timedelta) -> None:
+        """Wait for work that still runs, at most *grace*."""
+        if self._work:
+            _, pending = await asyncio.wait(self._work, timeout=grace.total_seconds())
+            for task in pending:
+                log.error("work_cut_off", call_id=self.lease.call_id)
+                task.cancel()
+
+    # The end ------------------------------------------------------------------------------
+
+    def end(self, reason: EndReason) -> None:
+        """Say that the call is over. The first reason counts."""
+        if not self._over.done():
+            self._over.set_result(reason)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call is over already."""
+        return self._over.done()
+
+    async def over(self) -> EndReason:
+        """Wait until the call is over, and why."""
+        return await asyncio.shield(self._over)
+
+    async def say_goodbye(self, context: RunContext["Conversation"]) -> None:
+        """Let the words said with the tool be heard to the last syllable, then end the call.
+
+        A model that hung up without a word has the profile's farewell said for it.
+        """
+        await context.wait_for_playout()
+        if not any(item.type == "message" for item in context.speech_handle.chat_items):
+            await context.session.say(self.body.farewell, allow_interruptions=False)
+        await asyncio.sleep(self.options.hangup_grace.total_seconds())
+        self.end(EndReason.AGENT_HANGUP)
+
+    # Silence ------------------------------------------------------------------------------
+
+    def watch(self, session: AgentSession["Conversation"]) -> None:
+        """Follow who is talking, so that silence can be told from a pause in a sentence."""
+
+        def on_user(event: UserStateChangedEvent) -> None:
+            self._note("user", busy=event.new_state == "speaking")
+
+        def on_agent(event: AgentStateChangedEvent) -> None:
+            self._note("agent", busy=event.new_state in ("thinking", "speaking", "initializing"))
+
+        session.on("user_state_changed", on_user)
+        session.on("agent_state_changed", on_agent)
+
+    def stir(self) -> None:
+        """The caller did something that is not speech: pressed a key."""
+        self._user_stirred = True
+        self._moved.set()
+
+    def _note(self, who: str, *, busy: bool) -> None:
+        self._busy[who] = busy
+        if who == "user" and busy:
+            self._user_stirred = True
+        self._moved.set()
+
+    async def mind_silence(self, session: AgentSession["Conversation"]) -> None:
+        """Ask, ask again, say goodbye, hang up: when the caller stays silent. Runs until cancelled."""
+        asked = 0
+        while True:
+            if not await self._silent_for(self.body.limits.silence_s):
+                continue
+            if self._user_stirred:
+                asked, self._user_stirred = 0, False
+            if asked < len(self.body.silence_prompts):
+                await session.say(self.body.silence_prompts[asked])
+                asked += 1
+            else:
+                await session.say(self.body.silence_farewell, allow_interruptions=False)
+                await asyncio.sleep(self.options.hangup_grace.total_seconds())
+                self.end(EndReason.SILENCE)
+                return
+
+    async def _silent_for(self, seconds: float) -> bool:
+        """Whether neither side stirs for *seconds* while nobody is talking or thinking."""
+        self._moved.clear()
+        idle = not any(self._busy.values()) and not self._work
+        try:
+            await asyncio.wait_for(self._moved.wait(), timeout=seconds if idle else None)
+        except TimeoutError:
+            return not self._work
+        return False

@@ -1,0 +1,54 @@
+"""The line between a caller and the agent, whatever carries it.
+
+A LiveKit room and the loopback line of the sandbox both implement ``Line``; the agent cannot
+tell them apart.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from livekit.agents import AgentSession, io
+
+from trunkline.agent.arrival import Arrival
+from trunkline.calls.lifecycle import EndReason
+
+LINE_RATE_HZ = 8000
+"""Sample rate of the telephone band (G.711), at which calls are recorded."""
+
+Tap = Callable[[bytes, bytes], None]
+"""Gets each 20 ms of both sides, caller then agent, as PCM16 mono at LINE_RATE_HZ."""
+
+
+class Line(Protocol):
+    """One call's way to the caller."""
+
+    @property
+    def arrival(self) -> Arrival:
+        """What was known when it came in."""
+
+    async def attach(self, session: AgentSession[Any], heard: io.TextOutput) -> None:
+        """Join the session's audio to the line, before the session starts.
+
+        *heard* gets the agent's words in step with their sound.
+        """
+
+    async def answer(self) -> None:
+        """Pick up: until now the caller hears ringing."""
+
+    async def hang_up(self) -> None:
+        """End the call from our side. Safe to repeat, and before it was answered."""
+
+    def tap(self, tap: Tap | None) -> None:
+        """Copy both sides' audio, from the answer on, to *tap* (None: no longer)."""
+
+    def on_digit(self, callback: Callable[[str], None]) -> None:
+        """Call *callback* with each key the caller presses (0-9, *, #, A-D)."""
+
+    def position_ms(self) -> int:
+        """Milliseconds since the answer, which is where the recording stands; 0 before it."""
+
+    def offset_ms(self, wall_time: float) -> int:
+        """The position at *wall_time* (seconds since the epoch), never below 0."""
+
+    async def ended(self) -> EndReason:
+        """Wait until the other side hangs up or the line is lost, and say which."""

@@ -1,0 +1,64 @@
+"""Who the agent is on one call: its instructions and its first words. Pure."""
+
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from trunkline.desk.arrival import Reception
+from trunkline.kit.money import Money
+from trunkline.profiles.body import ProfileBody, open_at
+
+
+@cache
+def _prompt() -> str:
+    return (Path(__file__).parent / "prompt.txt").read_text(encoding="utf-8")
+
+
+def instructions(body: ProfileBody, reception: Reception, *, now: datetime) -> str:
+    """The system prompt: how to speak, what is so now, what is known of the caller."""
+    local = now.astimezone(ZoneInfo(body.timezone))
+    return _prompt().format(
+        agent_name=body.agent_name,
+        company=body.company,
+        now=f"{local:%Y-%m-%d %H:%M %A} ({body.timezone})",
+        office="open" if open_at(body, now) else "closed",
+        caller=(reception.contact and reception.contact.name) or "unknown",
+        caller_facts=_caller_facts(reception),
+        language=body.language,
+        instructions=body.instructions,
+    )
+
+
+def greeting(body: ProfileBody, reception: Reception) -> str:
+    """The first words, with the caller's name when it is known and the notice when it is recorded."""
+    # A contact whose name cannot be spoken ("Mr.", a number) is greeted as an unknown caller is.
+    if reception.contact and reception.first_name:
+        words = body.greeting.format(
+            name=reception.contact.name, first_name=reception.first_name, company=body.company
+        )
+    else:
+        words = body.greeting_unknown
+    if body.record and body.recording_notice not in words:
+        # Before the question, so that the caller's answer comes after the notice.
+        head, _, question = words.rpartition(". ")
+        words = (
+            f"{head}. {body.recording_notice} {question}"
+            if head
+            else (f"{body.recording_notice} {words}")
+        )
+    return words
+
+
+def _caller_facts(reception: Reception) -> str:
+    if reception.contact is None:
+        return "Nobody in our records has this number."
+    facts = []
+    if reception.company:
+        facts.append(f"Company: {reception.company}")
+    for deal in reception.open_deals:
+        amount = Money(deal.amount_minor, deal.currency)
+        facts.append(f"Open deal: {deal.title}, stage {deal.stage}, {amount}")
+    for activity in reception.last_activities:
+        facts.append(f"{activity.created_at:%Y-%m-%d} {activity.kind}: {activity.summary}")
+    return "\n".join(facts) or "No deals and no activities yet."

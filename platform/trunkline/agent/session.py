@@ -1,0 +1,124 @@
+"""An AgentSession from a profile: which plugins, which options, what was said so far."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from typing import Any
+
+from livekit.agents import Agent, AgentSession, APIConnectOptions, ModelSettings, inference
+from livekit.agents.llm import ChatContext, Tool
+from livekit.agents.voice.agent_session import SessionConnectOptions
+from livekit.plugins import cartesia, deepgram, openai
+
+from trunkline.agent.conversation import Conversation
+from trunkline.agent.heard import spaced
+from trunkline.agent.options import AgentOptions
+from trunkline.calls.models import Turn
+from trunkline.profiles.body import ProfileBody
+
+STT_RATE_HZ = 16_000
+"""Twice the telephone band: what Deepgram's plugin and the bundled VAD take without resampling."""
+
+HEARING = APIConnectOptions(max_retry=2, retry_interval=0.5, timeout=5.0)
+THINKING = APIConnectOptions(max_retry=1, retry_interval=0.3, timeout=6.0)
+SPEAKING = APIConnectOptions(max_retry=1, retry_interval=0.3, timeout=5.0)
+"""A caller waits through these in silence: one retry, and never the default ten seconds."""
+
+
+def build(
+    body: ProfileBody, options: AgentOptions, conversation: Conversation
+) -> AgentSession[Conversation]:
+    """The session for one call; nothing is connected before it starts."""
+    return AgentSession(
+        stt=_stt(body, options),
+        llm=_llm(body, options),
+        tts=speech(body, options),
+        vad=inference.VAD(model="silero"),
+        userdata=conversation,
+        # Word timestamps of the voice make "what was heard" exact to the word.
+        use_tts_aligned_transcript=True,
+        # For three seconds it would stop hearing the caller, to protect loudspeakers; see
+        # "Pinned for self-hosting" in the design.
+        aec_warmup_duration=None,
+        user_away_timeout=None,
+        conn_options=SessionConnectOptions(
+            stt_conn_options=HEARING, llm_conn_options=THINKING, tts_conn_options=SPEAKING
+        ),
+        turn_handling={
+            "turn_detection": inference.TurnDetector(version="v1-mini"),
+            "endpointing": {
+                "min_delay": body.endpointing.min_delay_ms / 1000,
+                "max_delay": body.endpointing.max_delay_ms / 1000,
+            },
+            "interruption": {
+                "mode": "vad",
+                "min_duration": body.interruption.min_duration_ms / 1000,
+                "min_words": body.interruption.min_words,
+                # What is said during a text that cannot be interrupted must still be heard.
+                "discard_audio_if_uninterruptible": False,
+            },
+        },
+    )
+
+
+class FrontDesk(Agent):
+    """The agent of a call."""
+
+    async def transcription_node(
+        self, text: AsyncIterable[str], model_settings: ModelSettings
+    ) -> AsyncIterator[str]:
+        async for piece in spaced(text):
+            yield piece
+
+
+def agent(instructions: str, tools: Sequence[Tool], said: Sequence[Turn]) -> Agent:
+    """The agent, knowing what was said so far, so that it can go on where another one died."""
+    context = ChatContext.empty()
+    for turn in said:
+        context.add_message(role="assistant" if turn.role == "agent" else "user", content=turn.text)
+    return FrontDesk(instructions=instructions, tools=list(tools), chat_ctx=context)
+
+
+def speech(body: ProfileBody, options: AgentOptions) -> cartesia.TTS:
+    """The profile's voice, also used before the session for the greeting."""
+    given: dict[str, Any] = {}
+    if options.cartesia.base_url:
+        given["base_url"] = options.cartesia.base_url
+    if body.tts.speed is not None:
+        given["speed"] = body.tts.speed
+    return cartesia.TTS(
+        api_key=options.cartesia.api_key,
+        model=body.tts.model,
+        voice=body.tts.voice,
+        language=body.language.split("-")[0],
+        **given,
+    )
+
+
+def _stt(body: ProfileBody, options: AgentOptions) -> deepgram.STT:
+    given: dict[str, Any] = {}
+    if options.deepgram.base_url:
+        given["base_url"] = options.deepgram.base_url
+    if body.stt.keyterms:
+        given["keyterm"] = list(body.stt.keyterms)
+    return deepgram.STT(
+        api_key=options.deepgram.api_key,
+        model=body.stt.model,
+        language=body.language,
+        sample_rate=STT_RATE_HZ,
+        endpointing_ms=body.stt.endpointing_ms,
+        **given,
+    )
+
+
+def _llm(body: ProfileBody, options: AgentOptions) -> openai.LLM:
+    given: dict[str, Any] = {}
+    if options.openai.base_url:
+        given["base_url"] = options.openai.base_url
+    if body.llm.max_tokens is not None:
+        given["max_completion_tokens"] = body.llm.max_tokens
+    return openai.LLM(
+        api_key=options.openai.api_key,
+        model=body.llm.model,
+        temperature=body.llm.temperature,
+        max_retries=0,
+        **given,
+    )

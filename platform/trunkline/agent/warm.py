@@ -1,0 +1,30 @@
+"""Load, before a call comes, whatever the first call would otherwise wait for."""
+
+import asyncio
+import contextlib
+
+import openai.resources.chat.completions.completions
+import openai.types.chat  # noqa: F401 - the client imports these at its first request, for 0.1 s
+from livekit import rtc
+from livekit.agents import inference
+from livekit.agents.utils import http_context
+
+from trunkline.agent.session import STT_RATE_HZ
+
+_FRAME = STT_RATE_HZ // 50
+
+
+async def warm() -> None:
+    """Load the voice-activity and end-of-turn models and run each once on a second of silence."""
+    vad = inference.VAD(model="silero").stream()
+    turns = inference.TurnDetector(version="v1-mini").stream()
+    async with http_context.open():  # builds the TLS context, which each process keeps
+        for _ in range(50):
+            frame = rtc.AudioFrame.create(STT_RATE_HZ, 1, _FRAME)
+            vad.push_frame(frame)
+            turns.push_audio(frame)
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            async with asyncio.timeout(5):
+                await turns.predict()
+    await vad.aclose()
+    await turns.aclose()

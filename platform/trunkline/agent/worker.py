@@ -1,0 +1,365 @@
+"""The way of one call, from the ring to the hang-up, on whatever line it came."""
+
+import asyncio
+import contextlib
+import wave
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from livekit import rtc
+from livekit.agents import AgentSession, ErrorEvent
+from livekit.agents.llm import LLMError
+from livekit.agents.stt import STTError
+from livekit.agents.tts import TTSError
+
+from trunkline.agent import persona
+from trunkline.agent import session as sessions
+from trunkline.agent.conversation import Conversation
+from trunkline.agent.errors import provider_failed
+from trunkline.agent.line import Line
+from trunkline.agent.options import AgentOptions
+from trunkline.agent.recorder import Recorder
+from trunkline.agent.scribe import Scribe
+from trunkline.agent.tools import tools_for
+from trunkline.calls import service as calls
+from trunkline.calls.lifecycle import EndReason
+from trunkline.calls.queries import turns as turns_of
+from trunkline.crm import queries as crm_reads
+from trunkline.crm import service as crm
+from trunkline.desk import callbacks
+from trunkline.desk.arrival import Reception, receive
+from trunkline.errors import ProviderFailed, StaleLease, TrunklineError
+from trunkline.kit.blobs import Blobs
+from trunkline.kit.clock import Clock
+from trunkline.kit.db import Database
+from trunkline.profiles.body import ProfileBody
+
+log = structlog.get_logger()
+
+APOLOGY = (
+    "I'm sorry, I have a technical problem just now. "
+    "Somebody will call you back as soon as possible. Goodbye."
+)
+"""Said when a provider fails in mid-call; ``clips/sorry.en.wav`` says it when no voice is left."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """What a call needs besides its line."""
+
+    db: Database
+    blobs: Blobs
+    options: AgentOptions
+    clock: Clock
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call went; ``failure`` tells the operator of a provider that failed."""
+
+    call_id: str
+    reason: EndReason
+    failure: ProviderFailed | None = None
+
+
+async def answer(line: Line, services: Services) -> Outcome:
+    """Take the call on *line*: store it, answer, talk, and leave everything written down.
+
+    Whatever fails, the call ends with a reason and what was stored stays.
+    """
+    reception, lease = await _receive(line, services)
+    structlog.contextvars.bind_contextvars(call_id=lease.call_id)
+    if reception.answering is None:
+        await line.hang_up()
+        return await _close(line, services, lease, EndReason.NO_PROFILE, None)
+    talk = Conversation(
+        db=services.db,
+        line=line,
+        lease=lease,
+        reception=reception,
+        body=reception.answering.body,
+        options=services.options,
+        scribe=Scribe(services.db, lease, line, services.clock),
+        clock=services.clock,
+    )
+    talk.scribe.on_stale = lambda: talk.end(EndReason.AGENT_LOST)
+    call = _Call(line, services, talk)
+    try:
+        reason = await call.run()
+    except Exception:
+        log.exception("call_failed")
+        reason = EndReason.INTERNAL_ERROR
+    finally:
+        await line.hang_up()
+    await call.wind_up()
+    return await _close(line, services, lease, reason, call.failure)
+
+
+async def _receive(line: Line, services: Services) -> tuple[Reception, calls.Lease]:
+    arrival, now = line.arrival, services.clock()
+    async with services.db.work() as session:
+        reception = await receive(
+            session,
+            room=arrival.room,
+            channel=arrival.channel,
+            from_raw=arrival.from_raw,
+            to_raw=arrival.to_raw,
+            direction=arrival.direction,
+            sip_call_id=arrival.sip_call_id,
+            sip_trunk_id=arrival.sip_trunk_id,
+            now=now,
+        )
+        return reception, await calls.take_lease(session, reception.call_id, now=now)
+
+
+async def _close(
+    line: Line,
+    services: Services,
+    lease: calls.Lease,
+    reason: EndReason,
+    failure: ProviderFailed | None,
+) -> Outcome:
+    try:
+        async with services.db.work() as session:
+            await calls.end(session, lease.call_id, reason, now=services.clock(), lease=lease)
+    except StaleLease:
+        log.warning("call_taken_over")
+    log.info("call_ended", end_reason=reason.value)
+    return Outcome(lease.call_id, reason, failure)
+
+
+class _Call:
+    """The parts that run while one call is on."""
+
+    def __init__(self, line: Line, services: Services, talk: Conversation) -> None:
+        self._line, self._services, self._talk = line, services, talk
+        self._session: AgentSession[Conversation] | None = None
+        self._recorder: Recorder | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self.failure: ProviderFailed | None = None
+
+    async def run(self) -> EndReason:
+        """Prepare while it rings, answer, greet, and stay until the call is over."""
+        talk, body = self._talk, self._talk.body
+        self._spawn(self._beat())
+        self._spawn(self._watch_line())
+        words = persona.greeting(body, talk.reception)
+        session = sessions.build(body, self._services.options, talk)
+        session.on("error", self._on_error)
+        talk.scribe.listen(session)
+        talk.watch(session)
+        self._session = session
+        agent = sessions.agent(
+            persona.instructions(body, talk.reception, now=talk.clock()),
+            tools_for(body, await self._stages(body)),
+            await self._said(),
+        )
+        greeting = asyncio.create_task(self._synthesise(body, words))
+        await self._line.attach(session, talk.scribe.heard_text())
+        await session.start(agent, record=False)
+        frames = await greeting
+        if body.record:
+            self._recorder = Recorder(
+                self._services.db, self._services.blobs, talk.lease, talk.clock
+            )
+            await self._recorder.start()
+            self._line.tap(self._recorder.push)
+        if talk.is_over:
+            return await talk.over()
+        await self._line.answer()
+        if frames is None:
+            self._spawn(self._give_up("tts"))
+        else:
+            session.say(words, audio=_stream(frames))
+        async with talk.db.work() as work:
+            await calls.answer(work, talk.lease, now=talk.clock())
+        self._line.on_digit(self._keys().press)
+        self._spawn(talk.mind_silence(session))
+        self._spawn(self._limit(body))
+        return await talk.over()
+
+    async def wind_up(self) -> None:
+        """Stop what runs, in the order in which nothing is lost."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._talk.finish_work(self._services.options.tool_grace)
+        if self._session is not None:
+            # Closing can hang when the caller hangs up while the agent speaks (agents#5497).
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    await self._session.aclose()
+        await self._talk.scribe.aclose()
+        if self._recorder is not None:
+            try:
+                await self._recorder.stop()
+            except (TrunklineError, OSError):
+                log.exception("recording_not_closed")
+
+    def _spawn(self, work: Any) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+    # Before the first word ------------------------------------------------------------------
+
+    async def _synthesise(self, body: ProfileBody, words: str) -> list[rtc.AudioFrame] | None:
+        """The greeting's audio, made while the line rings; None when there is no voice."""
+        options = self._services.options
+        voice = sessions.speech(body, options)
+        try:
+            async with asyncio.timeout(options.greeting_timeout.total_seconds()):
+                async with voice.synthesize(words, conn_options=sessions.SPEAKING) as stream:
+                    return [event.frame async for event in stream]
+        except Exception as error:
+            self._note_failure("tts", error)
+            return None
+        finally:
+            await voice.aclose()
+
+    async def _stages(self, body: ProfileBody) -> tuple[str, ...]:
+        """The stages a deal may be moved to: the pipeline's, or all when the profile names none."""
+        async with self._services.db.look() as session:
+            found = [
+                pipeline
+                for pipeline in await crm_reads.pipelines(session)
+                if body.pipeline in (None, pipeline.name)
+            ]
+        return tuple(dict.fromkeys(stage["name"] for pipe in found for stage in pipe.stages))
+
+    async def _said(self) -> Any:
+        async with self._services.db.look() as session:
+            return await turns_of(session, self._talk.lease.call_id)
+
+    # While it is on -------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                async with self._services.db.work() as session:
+                    await calls.heartbeat(session, self._talk.lease, now=self._talk.clock())
+            except StaleLease:
+                self._talk.end(EndReason.AGENT_LOST)
+                return
+            except Exception:
+                log.exception("heartbeat_not_stored")
+            await asyncio.sleep(self._services.options.heartbeat.total_seconds())
+
+    async def _watch_line(self) -> None:
+        self._talk.end(await self._line.ended())
+
+    async def _limit(self, body: ProfileBody) -> None:
+        await asyncio.sleep(body.limits.max_call_s)
+        assert self._session is not None
+        with contextlib.suppress(RuntimeError):
+            await self._session.say(body.farewell, allow_interruptions=False)
+        self._talk.end(EndReason.MAX_DURATION)
+
+    def _keys(self) -> "KeyCollector":
+        return KeyCollector(self._services.options.key_gap, self._on_keys)
+
+    def _on_keys(self, digits: str) -> None:
+        """Keys reach the model as a turn of their own and cut the agent off, as speech would."""
+        talk, session = self._talk, self._session
+        assert session is not None
+        talk.stir()
+        talk.scribe.keys_pressed(digits, self._line.position_ms())
+        with contextlib.suppress(RuntimeError):  # nothing to interrupt, or it may not be
+            session.interrupt()
+        session.generate_reply(user_input=f"[keys {digits}]")
+
+    # When a provider fails --------------------------------------------------------------------
+
+    def _on_error(self, event: ErrorEvent) -> None:
+        error = event.error
+        if not isinstance(error, LLMError | STTError | TTSError) or error.recoverable:
+            return
+        part = {"llm_error": "llm", "stt_error": "stt", "tts_error": "tts"}[error.type]
+        self._note_failure(part, error.error)
+        self._spawn(self._give_up(part))
+
+    def _note_failure(self, part: str, error: BaseException) -> None:
+        if self.failure is None:
+            options = self._services.options
+            address = {
+                "stt": options.deepgram.base_url,
+                "llm": options.openai.base_url,
+                "tts": options.cartesia.base_url,
+            }[part]
+            self.failure = provider_failed(part, error, address)
+            log.error("provider_failed", part=part, detail=str(self.failure))
+
+    _given_up = False
+
+    async def _give_up(self, part: str) -> None:
+        """Apologise, promise a call back and keep the promise, then hang up."""
+        if self._given_up:
+            return
+        self._given_up = True
+        talk, session = self._talk, self._session
+        assert session is not None
+        talk.keep(self._promise_callback())
+        try:
+            async with asyncio.timeout(20):
+                session.interrupt(force=True)
+                if part == "tts":
+                    await session.say(
+                        APOLOGY, audio=_clip("sorry.en.wav"), allow_interruptions=False
+                    )
+                else:
+                    await session.say(APOLOGY, allow_interruptions=False)
+        except (RuntimeError, TimeoutError):
+            log.warning("apology_not_said")
+        talk.end(EndReason.PROVIDER_DOWN)
+
+    async def _promise_callback(self) -> None:
+        talk, now = self._talk, self._talk.clock()
+        caller = talk.reception.caller
+        try:
+            async with talk.db.work() as session:
+                await callbacks.request_callback(
+                    session,
+                    contact_id=talk.contact_id,
+                    number=caller.e164 if caller else None,
+                    due=now + timedelta(minutes=15),
+                    reason="the call broke off because of a technical problem",
+                    cause=crm.Cause(source="call", call_id=talk.lease.call_id),
+                    now=now,
+                )
+        except Exception:
+            log.exception("callback_not_stored")
+
+
+class KeyCollector:
+    """Puts keys that are pressed in quick succession together."""
+
+    def __init__(self, gap: timedelta, on_keys: Any) -> None:
+        self._gap, self._on_keys = gap, on_keys
+        self._digits = ""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def press(self, digit: str) -> None:
+        """One key; *on_keys* gets them all once none has come for the gap."""
+        self._digits += digit
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._gap.total_seconds(), self._flush)
+
+    def _flush(self) -> None:
+        digits, self._digits, self._timer = self._digits, "", None
+        self._on_keys(digits)
+
+
+async def _stream(frames: list[rtc.AudioFrame]) -> AsyncIterator[rtc.AudioFrame]:
+    for frame in frames:
+        yield frame
+
+
+async def _clip(name: str) -> AsyncIterator[rtc.AudioFrame]:
+    """A recorded sentence of the package, for when no voice is left."""
+    with wave.open(str(Path(__file__).parent / "clips" / name)) as file:
+        rate = file.getframerate()
+        while data := file.readframes(rate // 50):
+            yield rtc.AudioFrame(data, rate, 1, len(data) // 2)

@@ -1,0 +1,302 @@
+"""The command line. Knows everything; imports what is heavy only inside the command that needs it."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="trunkline",
+    help="A voice agent that answers your telephone. Start with: trunkline demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+db_app = typer.Typer(help="The database.", no_args_is_help=True)
+key_app = typer.Typer(help="Keys of the API.", no_args_is_help=True)
+app.add_typer(db_app, name="db")
+app.add_typer(key_app, name="key")
+
+_talk = Console(stderr=True)
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of the database and the recordings.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON on standard output.")]
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; every error we can name becomes one sentence. Returns the exit code."""
+    import click
+
+    from trunkline.errors import Invalid, Misconfigured, TrunklineError
+
+    try:
+        result = app(args=arguments, standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.Abort:
+        return 1
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (Invalid, Misconfigured) as error:
+        _talk.print(f"trunkline: {error}", style="red", highlight=False, soft_wrap=True)
+        return 2
+    except TrunklineError as error:
+        _talk.print(f"trunkline: {error}", style="red", highlight=False, soft_wrap=True)
+        return 1
+    except Exception as error:
+        from trunkline.kit.asgi import PortTaken
+        from trunkline.kit.db import DatabaseError
+        from trunkline.kit.processes import ChildDied
+
+        if not isinstance(error, PortTaken | DatabaseError | ChildDied):
+            raise
+        _talk.print(f"trunkline: {error}", style="red", highlight=False, soft_wrap=True)
+        return 1
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Exit after the calls.")] = False,
+    as_json: AsJson = False,
+    data: Annotated[
+        Path, typer.Option(help="Folder of the demo's database and recordings.")
+    ] = Path(".trunkline/demo"),
+    port: Annotated[int, typer.Option(help="Port of the dashboard; 0 takes any free one.")] = 8420,
+    calls: Annotated[str, typer.Option(help="Which of the calls a to e to place.")] = "abcde",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="Break a provider: part:kind@turn, for example llm:500@2."),
+    ] = None,
+) -> None:
+    """Place five calls with real audio, show them live, and serve the dashboard. Needs no keys."""
+    try:
+        from trunkline.sandbox import demo as demonstration
+        from trunkline.sandbox.options import Fault
+    except ImportError as error:
+        raise _missing_sandbox(error) from None
+    try:
+        stories = tuple(demonstration.story_keys(calls))
+        for text in fault or ():
+            Fault.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    _logging()
+    raise typer.Exit(
+        asyncio.run(
+            demonstration.run(
+                demonstration.DemoOptions(
+                    data=data.absolute(),
+                    port=port,
+                    once=once,
+                    as_json=as_json,
+                    faults=tuple(fault or ()),
+                    stories=stories,
+                )
+            )
+        )
+    )
+
+
+@app.command()
+def serve(
+    data: Data = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 takes any free one.")
+    ] = None,
+) -> None:
+    """Run everything but the worker on one machine: API, dashboard, courier, guardian."""
+    from trunkline.settings import Settings
+
+    settings = Settings.load(trunkline_data=data, trunkline_host=host, trunkline_port=port)
+    _logging(settings)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Any) -> None:
+    import contextlib
+
+    from trunkline.courier import Courier
+    from trunkline.guardian import Guardian, GuardianOptions
+    from trunkline.kit import asgi
+    from trunkline.kit.blobs import open_blobs
+    from trunkline.kit.clock import utc_now
+    from trunkline.kit.db import check_revision, open_database, revisions, upgrade
+    from trunkline.web.app import create_app
+    from trunkline.web.options import WebOptions
+    from trunkline.webhooks.options import CourierOptions
+
+    listener = asgi.listen(settings.trunkline_host, settings.trunkline_port)
+    port = listener.getsockname()[1]
+    _make_data_folder(settings)
+    db = open_database(settings.database)
+    try:
+        # An embedded database that is new is made; an existing one is only checked.
+        if db.dialect == "sqlite" and (await revisions(db))[0] is None:
+            await upgrade(settings.database_url)
+        await check_revision(db)
+        blobs = open_blobs(settings.blobs)
+        web = create_app(db, blobs, WebOptions(), utc_now)
+
+        def ready() -> None:
+            print(f"ready {port}", flush=True)  # noqa: T201 - for whoever started us
+            if _talk.is_terminal:
+                _talk.print(f"Dashboard: http://{settings.trunkline_host}:{port}/calls")
+
+        work = asyncio.gather(
+            asgi.serve(web, listener, ready),
+            Courier(db, CourierOptions()).run(),
+            Guardian(db, blobs, GuardianOptions()).run(),
+        )
+        with asgi.stop_signals(work.cancel), contextlib.suppress(asyncio.CancelledError):
+            await work
+    finally:
+        listener.close()
+        await db.close()
+
+
+@app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes any free one.")] = 8421,
+    key: Annotated[str, typer.Option(help="The API key that the providers accept.")] = "sandbox",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="Break a provider: part:kind@turn, for example llm:500@2."),
+    ] = None,
+) -> None:
+    """Run the offline stand-ins for Deepgram, OpenAI and Cartesia, speaking their wire protocols."""
+    try:
+        from trunkline.sandbox import server
+        from trunkline.sandbox.options import Fault, SandboxOptions
+    except ImportError as error:
+        raise _missing_sandbox(error) from None
+    try:
+        faults = tuple(Fault.parse(text) for text in fault or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+    def ready(port: int) -> None:
+        root = f"http://127.0.0.1:{port}"
+        print(f"ready {port}", flush=True)  # noqa: T201 - for whoever started us
+        _talk.print(
+            f"DEEPGRAM_BASE_URL={root}/deepgram/v1/listen\nOPENAI_BASE_URL={root}/openai/v1\n"
+            f"CARTESIA_BASE_URL={root}/cartesia",
+            highlight=False,
+        )
+
+    _logging()
+    asyncio.run(server.serve(SandboxOptions(port=port, api_key=key, faults=faults), ready))
+
+
+@db_app.command("upgrade")
+def db_upgrade(data: Data = None) -> None:
+    """Bring the database to this program's revision."""
+    from trunkline.kit.db import upgrade
+    from trunkline.settings import Settings
+
+    settings = Settings.load(trunkline_data=data)
+    _make_data_folder(settings)
+    asyncio.run(upgrade(settings.database_url))
+    _talk.print("The database is up to date.")
+
+
+@db_app.command("check")
+def db_check(data: Data = None, as_json: AsJson = False) -> None:
+    """Say whether the database is at this program's revision."""
+    from trunkline.kit.db import check_revision, open_database, revisions
+    from trunkline.settings import Settings
+
+    async def check() -> None:
+        db = open_database(Settings.load(trunkline_data=data).database)
+        try:
+            current, wanted = await revisions(db)
+            if as_json:
+                _print({"current": current, "wanted": wanted, "ok": current == wanted})
+            await check_revision(db)
+            _talk.print("The database is up to date.")
+        finally:
+            await db.close()
+
+    asyncio.run(check())
+
+
+@key_app.command("add")
+def key_add(
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What it may do; may be repeated. Default: all reads.")
+    ] = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key of the API and show it, this once."""
+    from trunkline.access import service as access
+    from trunkline.kit.clock import utc_now
+
+    async def add(session: Any) -> None:
+        row, token = await access.add_key(
+            session, name=name, scopes=scope or tuple(access.SCOPES), now=utc_now()
+        )
+        if as_json:
+            _print({"id": row.id, "name": row.name, "scopes": row.scopes, "key": token})
+        else:
+            print(token)  # noqa: T201 - data goes to standard output
+            _talk.print(
+                f"{row.name}: {', '.join(row.scopes)}. The key is shown this once; keep it safe.",
+                highlight=False,
+            )
+
+    asyncio.run(_in_database(data, add))
+
+
+async def _in_database(data: Path | None, work: Any) -> None:
+    from trunkline.kit.db import check_revision, open_database
+    from trunkline.settings import Settings
+
+    db = open_database(Settings.load(trunkline_data=data).database)
+    try:
+        await check_revision(db)
+        async with db.work() as session:
+            await work(session)
+    finally:
+        await db.close()
+
+
+def _make_data_folder(settings: Any) -> None:
+    from trunkline.errors import Unavailable
+
+    try:
+        settings.trunkline_data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"the data folder {settings.trunkline_data} cannot be made ({error.strerror}); "
+            "choose another with --data"
+        ) from error
+
+
+def _missing_sandbox(error: ImportError) -> Exception:
+    from trunkline.errors import Unavailable
+
+    return Unavailable(f"{error.name} is not installed; install trunkline[sandbox]")
+
+
+def _logging(settings: Any = None) -> None:
+    from trunkline.kit import log
+
+    if settings is None:
+        log.configure("console", "warning")
+    else:
+        log.configure(settings.trunkline_log, settings.trunkline_log_level)
+
+
+def _print(data: Any) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False))  # noqa: T201

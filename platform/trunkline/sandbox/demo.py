@@ -1,0 +1,271 @@
+"""The demo: five calls with real audio on the embedded default, shown live. No keys, no services.
+
+It starts the sandbox's providers, the dashboard and the callers as processes of their own; none
+outlives it.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from trunkline.errors import Conflict, Unavailable
+from trunkline.kit.asgi import stop_signals
+from trunkline.kit.blobs import open_blobs
+from trunkline.kit.clock import utc_now
+from trunkline.kit.db import Database, open_database, upgrade
+from trunkline.kit.processes import Child, ChildDied, spawn
+from trunkline.outbox.publish import publish
+from trunkline.sandbox.callers import Orders
+from trunkline.sandbox.receiver import Receiver
+from trunkline.sandbox.story import STORIES, seed
+from trunkline.sandbox.watch import Watch, document, hearing, percentile
+from trunkline.settings import Settings
+from trunkline.webhooks import service as webhooks
+
+MARK = "demo.json"
+"""A data folder with this file is the demo's own: a new run may set the last one aside."""
+
+_START = timedelta(seconds=60)
+_STOP = timedelta(seconds=3)
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the command line asks for."""
+
+    data: Path
+    port: int
+    once: bool
+    as_json: bool
+    faults: tuple[str, ...] = ()
+    stories: tuple[str, ...] = tuple(story.key for story in STORIES)
+
+
+async def run(options: DemoOptions) -> int:
+    """Run the demo. Returns the exit code: 1 when a call did not go as it should.
+
+    Raises Conflict when the data folder is somebody's own, ChildDied or Unavailable when a
+    part does not start.
+    """
+    console = Console(stderr=True)
+    stopped = asyncio.Event()
+    with stop_signals(stopped.set):
+        work = asyncio.create_task(_run(options, console, stopped))
+        waiting = asyncio.create_task(stopped.wait())
+        await asyncio.wait([work, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not work.done():
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+            console.print("stopped")
+            return 0
+        return await work
+
+
+async def _run(options: DemoOptions, console: Console, stopped: asyncio.Event) -> int:
+    now = utc_now()
+    prepare(options.data, now=now)
+    settings = Settings.load(
+        env_file=None, trunkline_data=options.data, trunkline_database_url=None
+    )
+    await upgrade(settings.database_url)
+    db = open_database(settings.database)
+    blobs = open_blobs(settings.blobs)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(db.close)
+        receiver = await stack.enter_async_context(Receiver())
+        await _furnish(db, receiver, now=now)
+        console.print("Starting the sandbox's providers, the dashboard and the callers …")
+        sandbox = await stack.enter_async_context(
+            _child(
+                "trunkline.sandbox.server",
+                *(f"--fault={fault}" for fault in options.faults),
+            )
+        )
+        web = await stack.enter_async_context(
+            _child("trunkline", "serve", "--data", str(options.data), "--port", str(options.port))
+        )
+        sandbox_port = int(await sandbox.ready(_START))
+        lines: asyncio.Queue[str] = asyncio.Queue()
+        orders = Orders(
+            database_url=settings.database_url,
+            blobs_url=settings.blobs.url,
+            sandbox_port=sandbox_port,
+            sandbox_key="sandbox",
+            stories=options.stories,
+            run=f"{now:%Y%m%dT%H%M%S}",
+        )
+        callers = await stack.enter_async_context(
+            _child("trunkline.sandbox.callers", orders.dump(), lines=lines)
+        )
+        address = f"http://127.0.0.1:{await web.ready(_START)}"
+        await callers.ready(_START)
+        console.print(f"Dashboard: {address}/calls\n")
+        results = []
+        for _ in options.stories:
+            results.append(
+                await _one_call(
+                    lines, callers, Watch(db, receiver, console), console, blobs, receiver, settings
+                )
+            )
+        good = all(result.good for result in results)
+        console.print(f"\nAll calls are over. Dashboard: {address}/calls")
+        if options.as_json:
+            print(  # noqa: T201 - data goes to standard output
+                json.dumps(
+                    {"calls": [result.document for result in results]}, indent=2, ensure_ascii=False
+                ),
+                flush=True,
+            )
+        if not options.once:
+            console.print("It goes on serving; stop it with Ctrl-C.")
+            await stopped.wait()
+        return 0 if good else 1
+
+
+@dataclass(frozen=True)
+class _Result:
+    document: dict[str, Any]
+    good: bool
+
+
+async def _one_call(
+    lines: asyncio.Queue[str],
+    callers: Child,
+    watch: Watch,
+    console: Console,
+    blobs: Any,
+    receiver: Receiver,
+    settings: Settings,
+) -> _Result:
+    ringing = (await _next(lines, callers))["ringing"]
+    story = next(story for story in STORIES if story.key == ringing["story"])
+    console.print(f"[bold]({story.key}) {story.title}[/bold]")
+    over = asyncio.Event()
+    following = asyncio.create_task(watch.follow(ringing["room"], over))
+    result = (await _next(lines, callers))["over"]
+    over.set()
+    page = await following
+    replies, stops = await hearing(page, blobs)
+    told = document(page, receiver.received, replies, Path(settings.blobs.url))
+    console.print(
+        f"  over       {page.call.end_reason}, {_seconds(page.call.duration_ms)}", highlight=False
+    )
+    if told["recording"]:
+        console.print(f"  recording  {told['recording']}", highlight=False, soft_wrap=True)
+    if replies:
+        console.print(
+            f"  heard      reply after p50 {percentile(replies, 50)} ms, p95 {percentile(replies, 95)} ms "
+            f"(n = {len(replies)}, from the recording)",
+            highlight=False,
+        )
+    for stop in stops:
+        console.print(f"  heard      silent {stop} ms after the caller broke in", highlight=False)
+    console.print(
+        f"  event loop held up for at most {result['worst_lag_ms']} ms\n",
+        style="dim",
+        highlight=False,
+    )
+    if result["failure"]:
+        console.print(f"  failed: {result['failure']}", style="red", highlight=False)
+    if result["gave_up"]:
+        console.print(
+            f"  the caller waited in vain: {result['gave_up']}", style="red", highlight=False
+        )
+    good = not result["failure"] and not result["gave_up"] and not page.call.live
+    return _Result(told, good)
+
+
+async def _next(lines: asyncio.Queue[str], callers: Child) -> dict[str, Any]:
+    """The callers' next word. Raises ChildDied when they are gone."""
+    reading = asyncio.create_task(lines.get())
+    gone = asyncio.create_task(callers.wait())
+    await asyncio.wait([reading, gone], return_when=asyncio.FIRST_COMPLETED)
+    gone.cancel()
+    if reading.done():
+        found: dict[str, Any] = json.loads(reading.result())
+        return found
+    reading.cancel()
+    raise ChildDied("the callers' process", f"ended with code {callers.returncode}", "")
+
+
+@contextlib.asynccontextmanager
+async def _child(
+    module: str, *arguments: str, lines: asyncio.Queue[str] | None = None
+) -> AsyncIterator[Child]:
+    child = await spawn(
+        module,
+        *arguments,
+        env={"TRUNKLINE_LOG_LEVEL": "warning"},
+        on_line=lines.put_nowait if lines else None,
+        on_error_line=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
+    )
+    try:
+        yield child
+    finally:
+        await child.stop(_STOP)
+
+
+async def _furnish(db: Database, receiver: Receiver, *, now: datetime) -> None:
+    async with db.work() as session:
+        await seed(session, now=now)
+        # What was there before the demo began is no news for its endpoint.
+        while await publish(session):
+            pass
+        _, receiver.secret = await webhooks.add_endpoint(
+            session,
+            url=receiver.url,
+            events=["*"],
+            description="The demo's own receiver",
+            now=now,
+        )
+
+
+def prepare(data: Path, *, now: datetime) -> None:
+    """Make *data* an empty folder of the demo's; an earlier run is moved to ``earlier/`` in it.
+
+    Raises Conflict when there is a database that is not the demo's, Unavailable when the folder
+    cannot be written.
+    """
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        mark = data / MARK
+        if (data / "trunkline.db").exists():
+            if not mark.exists():
+                raise Conflict(
+                    f"{data} holds a database that is not a demo's; choose another folder with --data"
+                )
+            aside = data / "earlier" / f"{now:%Y%m%dT%H%M%S.%f}"
+            aside.mkdir(parents=True)
+            for name in ("trunkline.db", "trunkline.db-wal", "trunkline.db-shm", "blobs", MARK):
+                if (data / name).exists():
+                    shutil.move(data / name, aside / name)
+        (data / "blobs").mkdir(exist_ok=True)
+        mark.write_text(json.dumps({"started_at": now.isoformat(), "pid": os.getpid()}) + "\n")
+    except OSError as error:
+        raise Unavailable(
+            f"the data folder {data} cannot be written ({error.strerror}); choose another with --data"
+        ) from error
+
+
+def _seconds(duration_ms: int | None) -> str:
+    return "not answered" if duration_ms is None else f"{duration_ms / 1000:.1f} s"
+
+
+def story_keys(text: str) -> Sequence[str]:
+    """``ad`` → the stories a and d. Raises ValueError naming those there are."""
+    known = [story.key for story in STORIES]
+    if not text or any(key not in known for key in text):
+        raise ValueError(f"{text!r} names no calls; write some of {''.join(known)}")
+    return tuple(text)

@@ -1,0 +1,114 @@
+"""The sandbox's one local server: three providers' wire protocols, each under its own path.
+
+``/deepgram``, ``/openai`` and ``/cartesia`` are where the provider plugins' ``base_url`` points;
+``/health`` says that all is up. Ears and voice are child processes.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from datetime import timedelta
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+
+from trunkline.errors import TrunklineError
+from trunkline.kit import asgi
+from trunkline.kit.processes import ChildDied, die_with_parent
+from trunkline.sandbox import cartesia, deepgram, openai
+from trunkline.sandbox.brain import Brain
+from trunkline.sandbox.ears import Ears
+from trunkline.sandbox.options import Delays, Fault, SandboxOptions
+from trunkline.sandbox.voice import Voice
+
+
+async def _health(request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+async def serve(options: SandboxOptions, on_ready: Callable[[int], None]) -> None:
+    """Run until SIGTERM or SIGINT, or until cancelled; the children are stopped then.
+
+    *on_ready* gets the port once everything answers. Raises PortTaken, and ChildDied
+    if ears or voice don't start.
+    """
+    listener = asgi.listen(options.host, options.port)
+    port: int = listener.getsockname()[1]
+    async with contextlib.AsyncExitStack() as children:
+        children.callback(listener.close)
+        brain = Brain.load()
+        voice = await Voice.start()
+        children.push_async_callback(voice.close)
+        ears = await Ears.start(brain.grammar())
+        children.push_async_callback(ears.close)
+        app = Starlette(
+            routes=[
+                Route("/health", _health),
+                Mount("/deepgram", routes=deepgram.routes(ears, options)),
+                Mount("/openai", routes=openai.routes(brain, options)),
+                Mount("/cartesia", routes=cartesia.routes(voice, options)),
+            ]
+        )
+        serving = asyncio.create_task(asgi.serve(app, listener, lambda: on_ready(port)))
+        with asgi.stop_signals(serving.cancel):
+            try:
+                await serving
+            except asyncio.CancelledError:
+                # By a signal that is the end asked for; by whoever runs us it is theirs to know.
+                task = asyncio.current_task()
+                if task and task.cancelling():
+                    raise
+
+
+def _delays(given: Sequence[str]) -> Delays:
+    names = [field.name for field in fields(Delays)]
+    changed: dict[str, timedelta] = {}
+    for text in given:
+        name, _, milliseconds = text.partition("=")
+        if name not in names or not milliseconds.isdecimal():
+            raise ValueError(
+                f"{text!r} is no delay; write name=milliseconds, name one of {', '.join(names)}"
+            )
+        changed[name] = timedelta(milliseconds=int(milliseconds))
+    return Delays(**changed)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server as a process of its own; prints ``ready <port>`` once everything answers.
+
+    Returns the exit code: 0 stopped, 1 with one sentence on standard error; 2 for wrong arguments.
+    """
+    default = SandboxOptions()
+    parser = argparse.ArgumentParser(prog="trunkline.sandbox.server")
+    parser.add_argument("--host", default=default.host)
+    parser.add_argument("--port", type=int, default=default.port, help="0 for any free one")
+    parser.add_argument("--key", default=default.api_key)
+    parser.add_argument("--fault", action="append", default=[], metavar="part:kind@turn")
+    parser.add_argument("--delay", action="append", default=[], metavar="name=milliseconds")
+    given = parser.parse_args(arguments)
+    try:
+        options = SandboxOptions(
+            host=given.host,
+            port=given.port,
+            api_key=given.key,
+            delays=_delays(given.delay),
+            faults=tuple(Fault.parse(text) for text in given.fault),
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        asyncio.run(serve(options, lambda port: print(f"ready {port}", flush=True)))  # noqa: T201
+    except (TrunklineError, ChildDied, asgi.PortTaken) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""All settings: typed, read once from the environment and ``.env``, handed on in slices."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from trunkline.agent.options import AgentOptions, ProviderAccess
+from trunkline.errors import Misconfigured
+from trunkline.kit.blobs import BlobOptions
+from trunkline.kit.db import DatabaseOptions
+
+
+class Settings(BaseSettings):
+    """What can be set, each by the environment variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    trunkline_data: Path = Path(".trunkline")
+    """Folder of the embedded database and of recordings."""
+    trunkline_database_url: str | None = None
+    """``postgresql+psycopg://user:password@host/name``; none means SQLite in the data folder."""
+    trunkline_blobs_url: str | None = None
+    """``s3://bucket/prefix``; none means the data folder."""
+    trunkline_log: Literal["json", "console"] = "console"
+    trunkline_log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    deepgram_api_key: SecretStr | None = None
+    deepgram_base_url: str | None = None
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str | None = None
+    cartesia_api_key: SecretStr | None = None
+    cartesia_base_url: str | None = None
+
+    trunkline_host: str = "127.0.0.1"
+    trunkline_port: int = Field(8420, ge=0, le=65535)
+    """Port of the API and the dashboard; 0 lets the system choose."""
+
+    @field_validator("deepgram_base_url", "openai_base_url", "cartesia_base_url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value
+
+    @classmethod
+    def load(cls, env_file: Path | None = Path(".env"), **given: Any) -> "Settings":
+        """Read the environment over *env_file*; *given* (from the command line) wins over both.
+
+        Raises Misconfigured with every fault in one sentence.
+        """
+        try:
+            wanted = {name: value for name, value in given.items() if value is not None}
+            return cls(_env_file=env_file, **wanted)  # type: ignore[call-arg]
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(str(part) for part in fault['loc']).upper()}: {_what(fault)}"
+                for fault in error.errors(include_url=False)
+            )
+            raise Misconfigured(f"the settings are wrong: {faults}") from None
+
+    @property
+    def database(self) -> DatabaseOptions:
+        """Where the data is."""
+        return DatabaseOptions(url=self.database_url)
+
+    @property
+    def database_url(self) -> str:
+        """The database's address, the embedded one by default."""
+        if self.trunkline_database_url:
+            return self.trunkline_database_url
+        return f"sqlite+aiosqlite:///{self.trunkline_data.absolute() / 'trunkline.db'}"
+
+    @property
+    def blobs(self) -> BlobOptions:
+        """Where recordings are."""
+        return BlobOptions(
+            url=self.trunkline_blobs_url or str(self.trunkline_data.absolute() / "blobs")
+        )
+
+    def agent(self) -> AgentOptions:
+        """The agent's slice. Raises Misconfigured naming every provider key that is missing."""
+        missing = [
+            name
+            for name, key in {
+                "DEEPGRAM_API_KEY": self.deepgram_api_key,
+                "OPENAI_API_KEY": self.openai_api_key,
+                "CARTESIA_API_KEY": self.cartesia_api_key,
+            }.items()
+            if key is None
+        ]
+        if missing:
+            raise Misconfigured(
+                f"missing: {', '.join(missing)}; set them in the environment or in .env"
+            )
+        return AgentOptions(
+            deepgram=_access(self.deepgram_api_key, self.deepgram_base_url),
+            openai=_access(self.openai_api_key, self.openai_base_url),
+            cartesia=_access(self.cartesia_api_key, self.cartesia_base_url),
+        )
+
+
+def _access(key: SecretStr | None, base_url: str | None) -> ProviderAccess:
+    return ProviderAccess(key.get_secret_value() if key else "", base_url)
+
+
+def _what(fault: Any) -> str:
+    shown = "" if fault["type"] == "missing" else f" (it is {fault['input']!r})"
+    return f"{fault['msg'].removeprefix('Value error, ').lower()}{shown}"

@@ -1,0 +1,66 @@
+"""Settings are read once, and all their faults are told at once."""
+
+from pathlib import Path
+
+import pytest
+
+from trunkline.errors import Misconfigured
+from trunkline.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting comes from the machine the test runs on."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_the_embedded_default_needs_nothing() -> None:
+    """Without any setting the data is a SQLite file in a folder."""
+    settings = Settings.load(env_file=None)
+    assert settings.database_url.startswith("sqlite+aiosqlite:///")
+    assert settings.database_url.endswith(".trunkline/trunkline.db")
+    assert settings.blobs.url.endswith(".trunkline/blobs")
+
+
+def test_every_fault_is_told_in_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sets several things wrong learns of all of them at the first start."""
+    monkeypatch.setenv("TRUNKLINE_PORT", "-3")
+    monkeypatch.setenv("TRUNKLINE_LOG", "xml")
+    monkeypatch.setenv("OPENAI_BASE_URL", "ftp://example.com")
+    with pytest.raises(Misconfigured) as caught:
+        Settings.load(env_file=None)
+    said = str(caught.value)
+    assert "TRUNKLINE_PORT" in said
+    assert "-3" in said
+    assert "TRUNKLINE_LOG" in said
+    assert "OPENAI_BASE_URL: must begin with http:// or https://" in said
+
+
+def test_the_environment_wins_over_the_file_and_the_command_line_over_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearer to the person who starts it, the stronger."""
+    (tmp_path / ".env").write_text("TRUNKLINE_PORT=1111\nTRUNKLINE_HOST=10.0.0.1\n")
+    monkeypatch.setenv("TRUNKLINE_PORT", "2222")
+    settings = Settings.load(env_file=tmp_path / ".env")
+    assert (settings.trunkline_port, settings.trunkline_host) == (2222, "10.0.0.1")
+    assert Settings.load(env_file=tmp_path / ".env", trunkline_port=3333).trunkline_port == 3333
+
+
+def test_missing_provider_keys_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent's slice names each key that is missing, and none that is there."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    with pytest.raises(Misconfigured) as caught:
+        Settings.load(env_file=None).agent()
+    assert "DEEPGRAM_API_KEY, CARTESIA_API_KEY" in str(caught.value)
+    assert "OPENAI" not in str(caught.value)
+
+
+def test_keys_are_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the settings nor the agent's slice show a key when they are logged."""
+    for name in ("OPENAI_API_KEY", "DEEPGRAM_API_KEY", "CARTESIA_API_KEY"):
+        monkeypatch.setenv(name, "sk-very-secret")
+    settings = Settings.load(env_file=None)
+    assert "very-secret" not in repr(settings)
+    assert "very-secret" not in repr(settings.agent())
