@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,9 +18,13 @@ app = typer.Typer(
     add_completion=False,
 )
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
+sip_app = typer.Typer(
+    help="SIP trunks and dispatch rules: the folder sip/ and LiveKit.", no_args_is_help=True
+)
 key_app = typer.Typer(help="Keys of the API.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
 app.add_typer(key_app, name="key")
+app.add_typer(sip_app, name="sip")
 
 _talk = Console(stderr=True)
 
@@ -32,26 +37,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print data as JSON on stan
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; every error we can name becomes one sentence. Returns the exit code."""
-    import click
-
     from trunkline.errors import Invalid, Misconfigured, TrunklineError
 
     try:
-        result = app(args=arguments, standalone_mode=False)
-        return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.Abort:
-        return 1
-    except click.ClickException as error:
-        error.show()
-        return 2
+        app(args=arguments)
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 0
     except (Invalid, Misconfigured) as error:
-        _talk.print(f"trunkline: {error}", style="red", highlight=False, soft_wrap=True)
-        return 2
+        return _failed(error, 2)
     except TrunklineError as error:
-        _talk.print(f"trunkline: {error}", style="red", highlight=False, soft_wrap=True)
-        return 1
+        return _failed(error, 1)
     except Exception as error:
         from trunkline.kit.asgi import PortTaken
         from trunkline.kit.db import DatabaseError
@@ -59,8 +54,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
         if not isinstance(error, PortTaken | DatabaseError | ChildDied):
             raise
-        _talk.print(f"trunkline: {error}", style="red", highlight=False, soft_wrap=True)
-        return 1
+        return _failed(error, 1)
+    return 0
+
+
+def _failed(error: Exception, code: int) -> int:
+    _talk.print(f"trunkline: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+    return code
 
 
 @app.command()
@@ -256,6 +256,126 @@ def key_add(
             )
 
     asyncio.run(_in_database(data, add))
+
+
+Sip = Annotated[
+    Path | None, typer.Option("--sip", help="Folder of trunks/ and rules/.", show_default=False)
+]
+
+
+@sip_app.command("plan")
+def sip_plan(data: Data = None, sip: Sip = None, as_json: AsJson = False) -> None:
+    """Say what apply would change in LiveKit; changes nothing."""
+    from trunkline.trunks import commands
+
+    _tell(data, sip, as_json, commands.sip_plan)
+
+
+@sip_app.command("apply")
+def sip_apply(data: Data = None, sip: Sip = None, as_json: AsJson = False) -> None:
+    """Make LiveKit's trunks and rules what the files and our numbers say; touches only its own."""
+    from trunkline.trunks import commands
+
+    def step(line: str) -> None:
+        _talk.print(line, highlight=False, soft_wrap=True)
+
+    _tell(data, sip, as_json, lambda options, db: commands.sip_apply(options, db, step))
+
+
+@sip_app.command("show")
+def sip_show(sip: Sip = None, as_json: AsJson = False) -> None:
+    """List the trunks and rules that LiveKit has, ours and others'."""
+    from trunkline.trunks import commands
+
+    _tell(None, sip, as_json, commands.sip_show, database=False)
+
+
+@app.command()
+def route(
+    number: Annotated[str, typer.Argument(help="The dialled number, as the carrier sends it.")],
+    caller: Annotated[str | None, typer.Option("--from", help="The caller's number.")] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Read files and database instead of LiveKit.")
+    ] = False,
+    data: Data = None,
+    sip: Sip = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say who would answer a call to NUMBER, or why it would ring for ever."""
+    from trunkline.kit.clock import utc_now
+    from trunkline.trunks import commands
+
+    _tell(
+        data,
+        sip,
+        as_json,
+        lambda options, db: commands.route(
+            options, db, number, caller=caller, offline=offline, now=utc_now()
+        ),
+    )
+
+
+class _Provider(StrEnum):
+    twilio = "twilio"
+    telnyx = "telnyx"
+
+
+class _Transport(StrEnum):
+    udp = "udp"
+    tcp = "tcp"
+    tls = "tls"
+
+
+@app.command()
+def provision(
+    provider: Annotated[_Provider, typer.Argument(help="Whose number it is.")],
+    number: Annotated[str, typer.Option(help="The number, like +12025550100.")],
+    transport: Annotated[_Transport, typer.Option(help="Of the SIP signalling.")] = _Transport.tcp,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a provider send the calls of one of its numbers to our livekit-sip."""
+    from trunkline.trunks import commands
+
+    _tell(
+        None,
+        None,
+        as_json,
+        lambda options: commands.provision_number(
+            options, provider.value, number, transport=transport.value, dry_run=dry_run
+        ),
+        database=False,
+    )
+
+
+def _tell(
+    data: Path | None, sip: Path | None, as_json: bool, command: Any, *, database: bool = True
+) -> None:
+    """Run a command of the trunks and print what it tells; not ok is exit code 1."""
+    from trunkline.kit.db import check_revision, open_database
+    from trunkline.settings import Settings
+
+    settings = Settings.load(trunkline_data=data, trunkline_sip=sip)
+
+    async def run() -> Any:
+        if not database:
+            return await command(settings.trunks())
+        db = open_database(settings.database)
+        try:
+            await check_revision(db)
+            return await command(settings.trunks(), db)
+        finally:
+            await db.close()
+
+    _logging(settings)
+    told = asyncio.run(run())
+    if as_json:
+        _print(told.data)
+    else:
+        print("\n".join(told.lines))  # noqa: T201 - data goes to standard output
+    raise typer.Exit(0 if told.ok else 1)
 
 
 async def _in_database(data: Path | None, work: Any) -> None:

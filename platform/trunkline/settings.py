@@ -1,8 +1,10 @@
 """All settings: typed, read once from the environment and ``.env``, handed on in slices."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -10,6 +12,7 @@ from trunkline.agent.options import AgentOptions, ProviderAccess
 from trunkline.errors import Misconfigured
 from trunkline.kit.blobs import BlobOptions
 from trunkline.kit.db import DatabaseOptions
+from trunkline.trunks.options import TrunkOptions
 
 
 class Settings(BaseSettings):
@@ -32,6 +35,15 @@ class Settings(BaseSettings):
     openai_base_url: str | None = None
     cartesia_api_key: SecretStr | None = None
     cartesia_base_url: str | None = None
+
+    livekit_url: str | None = None
+    """Where livekit-server is: ws, wss, http or https."""
+    livekit_api_key: str | None = None
+    livekit_api_secret: SecretStr | None = None
+    trunkline_sip: Path = Path("sip")
+    """Folder of the trunks' and rules' files."""
+    trunkline_sip_host: str | None = None
+    """Public name or address of livekit-sip, as a provider must call it."""
 
     trunkline_host: str = "127.0.0.1"
     trunkline_port: int = Field(8420, ge=0, le=65535)
@@ -79,6 +91,18 @@ class Settings(BaseSettings):
             url=self.trunkline_blobs_url or str(self.trunkline_data.absolute() / "blobs")
         )
 
+    def trunks(self, env_file: Path | None = Path(".env")) -> TrunkOptions:
+        """The trunks' slice; its files name their secrets by variables of the environment."""
+        secret = self.livekit_api_secret
+        return TrunkOptions(
+            folder=self.trunkline_sip,
+            livekit_url=self.livekit_url,
+            livekit_api_key=self.livekit_api_key,
+            livekit_api_secret=secret.get_secret_value() if secret else None,
+            sip_host=self.trunkline_sip_host,
+            environment=_environment(env_file),
+        )
+
     def agent(self) -> AgentOptions:
         """The agent's slice. Raises Misconfigured naming every provider key that is missing."""
         missing = [
@@ -99,6 +123,11 @@ class Settings(BaseSettings):
             openai=_access(self.openai_api_key, self.openai_base_url),
             cartesia=_access(self.cartesia_api_key, self.cartesia_base_url),
         )
+
+
+def _environment(env_file: Path | None) -> dict[str, str]:
+    given = dotenv_values(env_file) if env_file else {}
+    return {**{name: value for name, value in given.items() if value is not None}, **os.environ}
 
 
 def _access(key: SecretStr | None, base_url: str | None) -> ProviderAccess:

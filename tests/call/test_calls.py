@@ -50,7 +50,7 @@ async def test_a_number_that_is_not_ours(placed: Place) -> None:
 
 async def test_a_silent_caller_is_asked_and_then_let_go(placed: Place) -> None:
     """Ask, ask again, say goodbye, hang up."""
-    call = await placed(Story("s", "silent", "anonymous", (StayOn(),)))
+    call = await placed(Story("s", "silent", "anonymous", (*[Listen()] * 4, StayOn())))
     said = [turn.text for turn in call.page.turns]
     assert [text.split(".")[0].split("?")[0] for text in said] == [
         "Hello, this is Harbor Fiber",
@@ -70,7 +70,7 @@ async def test_a_silent_caller_is_asked_and_then_let_go(placed: Place) -> None:
         ("llm:stall@1", "did not answer in time"),
         ("stt:401", "refused the key (401); set DEEPGRAM_API_KEY"),
         ("tts:401", "refused the key (401); set CARTESIA_API_KEY"),
-        ("tts:500@1", "answered with an error (500)"),
+        ("tts:reset@1", "broke off the connection; check the address"),  # the greeting is said
     ],
 )
 async def test_a_provider_that_fails(fault: str, says: str, placed: Place) -> None:
@@ -82,6 +82,15 @@ async def test_a_provider_that_fails(fault: str, says: str, placed: Place) -> No
     assert says in call.told["failure"]
     assert [a.kind for a in call.page.activities] == ["task"]
     assert call.page.turns[-1].text.startswith("I'm sorry, I have a technical problem")
+
+
+async def test_one_error_is_survived(placed: Place) -> None:
+    """A provider that fails once is asked again, and the caller gets an answer."""
+    steps = (Listen(), Say("what_plans_do_you_have.wav"), Listen(), HangUp())
+    call = await placed(replace(STORY["d"], steps=steps), "tts:500@1")
+    assert call.page.call.end_reason == "caller_hangup"
+    assert call.told["failure"] is None
+    assert call.page.turns[-1].text.startswith("Of course.")
 
 
 async def test_a_tool_that_is_too_slow(placed: Place) -> None:

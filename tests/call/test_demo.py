@@ -58,7 +58,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Run]]:
     async def both() -> tuple[Run, Run]:
         return await _run(data), await _run(data)
 
-    yield asyncio.run(both())
+    return asyncio.run(both())
 
 
 def test_all_calls_end_as_they_should(runs: tuple[Run, Run]) -> None:
@@ -95,7 +95,7 @@ def test_an_unknown_caller_leaves_a_message(runs: tuple[Run, Run]) -> None:
     call = runs[0].call("b")
     assert call["contact"] == "Peter Novak"
     made = [c["after"] for c in call["changes"] if c["field"] == "*"]
-    assert [c["entity"] for c in call["changes"] if c["field"] == "*"][0] == "contact"
+    assert next(c["entity"] for c in call["changes"] if c["field"] == "*") == "contact"
     assert {one.get("kind") for one in made} >= {"note", "task"}
     assert any("down since monday" in str(one.get("summary")).lower() for one in made)
 

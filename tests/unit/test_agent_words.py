@@ -73,6 +73,11 @@ def test_errors_are_stored_by_a_stable_code() -> None:
         ),
         ("tts", APITimeoutError(), "did not answer in time; check the address and the network"),
         ("stt", APIConnectionError(), "broke off the connection"),
+        (
+            "tts",  # a websocket's close code, which the plugins give as a status
+            APIStatusError("closed", status_code=1006, request_id=None, body=None),
+            "broke off the connection",
+        ),
         ("llm", KeyError("x"), "failed (KeyError); see the log"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from livekit import rtc
 
 from trunkline.kit.audio import mulaw_decode, mulaw_encode
 from trunkline.sandbox import ears
@@ -57,6 +58,14 @@ def line(text: str) -> Samples:
         assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, RATE_HZ)
         pcm = file.readframes(file.getnframes())
     return np.frombuffer(mulaw_decode(mulaw_encode(pcm)), np.int16)
+
+
+def resampled(*sounds: Samples) -> bytes:
+    """The sounds at 16 kHz, as LiveKit's plugin sends them."""
+    resampler = rtc.AudioResampler(RATE_HZ, 2 * RATE_HZ)
+    pcm = np.concatenate(sounds)
+    frames = resampler.push(rtc.AudioFrame(pcm.tobytes(), RATE_HZ, 1, len(pcm)))
+    return b"".join(bytes(frame.data) for frame in (*frames, *resampler.flush()))
 
 
 def hear(recognition: Recognition, *sounds: Samples, piece_ms: int = 20) -> list[EarEvent]:

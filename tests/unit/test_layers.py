@@ -33,7 +33,7 @@ TOP = frozenset(
 
 ONLY_IN = {
     "fastapi": ("web/",),
-    "livekit": ("agent/", "sandbox/loopback.py", "sandbox/callers.py"),
+    "livekit": ("agent/", "kit/livekit.py", "sandbox/loopback.py", "sandbox/callers.py"),
     "pocketsphinx": ("sandbox/ears.py",),
     "espeakng_loader": ("sandbox/voice.py",),
 }

@@ -52,12 +52,13 @@ _NAME_OF = {
 def provider_failed(part: str, error: BaseException, base_url: str | None) -> ProviderFailed:
     """One sentence for the operator: which provider, where, what it said, what to do."""
     where = f"The {_NAME_OF.get(part, part)}" + (f" at {base_url}" if base_url else "")
-    status = error.status_code if isinstance(error, APIStatusError) else None
+    # The plugins put a websocket's close code (1006, 1011 …) where an HTTP status would be.
+    status = error.status_code if isinstance(error, APIStatusError) else 0
     if status in (401, 403):
         what, fix = f"refused the key ({status})", f"set {_KEY_OF.get(part, 'the API key')}"
     elif status == 429:
         what, fix = "has no capacity left for us (429)", "raise the account's limits or wait"
-    elif status is not None and status >= 400:
+    elif 400 <= status < 600:
         what, fix = f"answered with an error ({status})", "see the provider's status page"
     elif isinstance(error, APITimeoutError | TimeoutError):
         what, fix = "did not answer in time", "check the address and the network"

@@ -51,6 +51,8 @@ class OpenTurn:
     text: str = ""
     id: str | None = None
     closed: bool = False
+    heard_until_ms: int = 0
+    """Where the last of its words was heard."""
 
 
 class Scribe:
@@ -137,6 +139,7 @@ class Scribe:
         turn = self._agent
         first = not turn.text.strip()
         turn.text += words
+        turn.heard_until_ms = self._line.position_ms()
         # The first words and each clause: enough to lose no more than a few words to a kill.
         if turn.text.strip() and (first or words.rstrip().endswith((".", ",", "?", "!", ";", ":"))):
             self._save(turn)
@@ -161,6 +164,9 @@ class Scribe:
         self._latency = {}
         stopped = item.metrics.get("stopped_speaking_at")
         ended_ms = self._line.offset_ms(stopped) if stopped else self._line.position_ms()
+        if item.interrupted and turn.heard_until_ms:
+            # The session calls it stopped only once it is sure that the caller meant it.
+            ended_ms = min(ended_ms, turn.heard_until_ms)
         self._save(
             turn,
             ended_ms=max(ended_ms, turn.started_ms),

@@ -1,5 +1,6 @@
 """An AgentSession from a profile: which plugins, which options, what was said so far."""
 
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Any
 
@@ -10,12 +11,13 @@ from livekit.plugins import cartesia, deepgram, openai
 
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.heard import spaced
+from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.options import AgentOptions
 from trunkline.calls.models import Turn
 from trunkline.profiles.body import ProfileBody
 
-STT_RATE_HZ = 16_000
-"""Twice the telephone band: what Deepgram's plugin and the bundled VAD take without resampling."""
+STT_RATE_HZ = LINE_RATE_HZ
+"""The telephone's own rate: a higher one would double the bytes to the recogniser and add no sound."""
 
 HEARING = APIConnectOptions(max_retry=2, retry_interval=0.5, timeout=5.0)
 THINKING = APIConnectOptions(max_retry=1, retry_interval=0.3, timeout=6.0)
@@ -40,7 +42,11 @@ def build(
         aec_warmup_duration=None,
         user_away_timeout=None,
         conn_options=SessionConnectOptions(
-            stt_conn_options=HEARING, llm_conn_options=THINKING, tts_conn_options=SPEAKING
+            stt_conn_options=HEARING,
+            llm_conn_options=THINKING,
+            tts_conn_options=SPEAKING,
+            # The call decides itself, at the first one; closing would cut off its apology.
+            max_unrecoverable_errors=sys.maxsize,
         ),
         turn_handling={
             "turn_detection": inference.TurnDetector(version="v1-mini"),

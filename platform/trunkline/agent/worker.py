@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from livekit import rtc
-from livekit.agents import AgentSession, ErrorEvent
+from livekit.agents import NOT_GIVEN, AgentSession, ErrorEvent
 from livekit.agents.llm import LLMError
 from livekit.agents.stt import STTError
 from livekit.agents.tts import TTSError
@@ -44,7 +44,13 @@ APOLOGY = (
     "I'm sorry, I have a technical problem just now. "
     "Somebody will call you back as soon as possible. Goodbye."
 )
-"""Said when a provider fails in mid-call; ``clips/sorry.en.wav`` says it when no voice is left."""
+"""Said when a provider fails; ``clips/sorry.en.wav`` says it when no voice is left."""
+
+
+_APOLOGY_LIMIT = timedelta(seconds=20)
+_STOP = timedelta(seconds=5)
+"""How long each part of a call may take to stop. livekit-agents may hang when the caller hangs up
+while the agent speaks (agents#5497)."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,10 @@ class _Call:
         self._line, self._services, self._talk = line, services, talk
         self._session: AgentSession[Conversation] | None = None
         self._recorder: Recorder | None = None
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._answered = asyncio.Event()
+        self._failed = False
+        self._silence: asyncio.Task[None] | None = None
         self.failure: ProviderFailed | None = None
 
     async def run(self) -> EndReason:
@@ -171,14 +180,13 @@ class _Call:
         if talk.is_over:
             return await talk.over()
         await self._line.answer()
-        if frames is None:
-            self._spawn(self._give_up("tts"))
-        else:
+        self._answered.set()
+        if frames is not None and not self._failed:
             session.say(words, audio=_stream(frames))
         async with talk.db.work() as work:
             await calls.answer(work, talk.lease, now=talk.clock())
         self._line.on_digit(self._keys().press)
-        self._spawn(talk.mind_silence(session))
+        self._silence = self._spawn(talk.mind_silence(session))
         self._spawn(self._limit(body))
         return await talk.over()
 
@@ -186,13 +194,12 @@ class _Call:
         """Stop what runs, in the order in which nothing is lost."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Bounded: awaiting a speech may swallow its cancellation.
+        await asyncio.wait(self._tasks, timeout=_STOP.total_seconds())
         await self._talk.finish_work(self._services.options.tool_grace)
         if self._session is not None:
-            # Closing can hang when the caller hangs up while the agent speaks (agents#5497).
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(5):
-                    await self._session.aclose()
+            closing = asyncio.create_task(self._session.aclose())
+            await asyncio.wait([closing], timeout=_STOP.total_seconds())
         await self._talk.scribe.aclose()
         if self._recorder is not None:
             try:
@@ -200,8 +207,10 @@ class _Call:
             except (TrunklineError, OSError):
                 log.exception("recording_not_closed")
 
-    def _spawn(self, work: Any) -> None:
-        self._tasks.append(asyncio.create_task(work))
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.append(task)
+        return task
 
     # Before the first word ------------------------------------------------------------------
 
@@ -214,7 +223,7 @@ class _Call:
                 async with voice.synthesize(words, conn_options=sessions.SPEAKING) as stream:
                     return [event.frame async for event in stream]
         except Exception as error:
-            self._note_failure("tts", error)
+            self._fail("tts", error)
             return None
         finally:
             await voice.aclose()
@@ -276,40 +285,39 @@ class _Call:
         error = event.error
         if not isinstance(error, LLMError | STTError | TTSError) or error.recoverable:
             return
-        part = {"llm_error": "llm", "stt_error": "stt", "tts_error": "tts"}[error.type]
-        self._note_failure(part, error.error)
-        self._spawn(self._give_up(part))
+        self._fail(
+            {"llm_error": "llm", "stt_error": "stt", "tts_error": "tts"}[error.type], error.error
+        )
 
-    def _note_failure(self, part: str, error: BaseException) -> None:
-        if self.failure is None:
-            options = self._services.options
-            address = {
-                "stt": options.deepgram.base_url,
-                "llm": options.openai.base_url,
-                "tts": options.cartesia.base_url,
-            }[part]
-            self.failure = provider_failed(part, error, address)
-            log.error("provider_failed", part=part, detail=str(self.failure))
-
-    _given_up = False
-
-    async def _give_up(self, part: str) -> None:
-        """Apologise, promise a call back and keep the promise, then hang up."""
-        if self._given_up:
+    def _fail(self, part: str, error: BaseException) -> None:
+        """A provider is gone for good. The first one counts; the others mostly follow from it."""
+        if self._failed:
             return
-        self._given_up = True
+        self._failed = True
+        options = self._services.options
+        address = {
+            "stt": options.deepgram.base_url,
+            "llm": options.openai.base_url,
+            "tts": options.cartesia.base_url,
+        }[part]
+        self.failure = provider_failed(part, error, address)
+        log.error("provider_failed", part=part, detail=str(self.failure))
+        self._spawn(self._give_up(has_voice=part != "tts"))
+
+    async def _give_up(self, *, has_voice: bool) -> None:
+        """Apologise, promise a call back and keep the promise, then hang up."""
         talk, session = self._talk, self._session
         assert session is not None
         talk.keep(self._promise_callback())
+        await self._answered.wait()
+        if self._silence is not None:
+            self._silence.cancel()
         try:
-            async with asyncio.timeout(20):
-                session.interrupt(force=True)
-                if part == "tts":
-                    await session.say(
-                        APOLOGY, audio=_clip("sorry.en.wav"), allow_interruptions=False
-                    )
-                else:
-                    await session.say(APOLOGY, allow_interruptions=False)
+            async with asyncio.timeout(_APOLOGY_LIMIT.total_seconds()):
+                with contextlib.suppress(RuntimeError):  # nothing is being said
+                    await session.interrupt(force=True)
+                clip = NOT_GIVEN if has_voice else _clip("sorry.en.wav")
+                await session.say(APOLOGY, audio=clip, allow_interruptions=False)
         except (RuntimeError, TimeoutError):
             log.warning("apology_not_said")
         talk.end(EndReason.PROVIDER_DOWN)

@@ -127,7 +127,8 @@ def open_database(options: DatabaseOptions) -> Database:
     if url.get_backend_name() == "sqlite":
         if url.database and not Path(url.database).parent.is_dir():
             raise DatabaseError(
-                f"the folder of the database does not exist: {Path(url.database).parent}; create it"
+                f"the folder of the database does not exist: {Path(url.database).parent}; "
+                "create it, or run: trunkline db upgrade"
             )
         engine = create_async_engine(
             url, connect_args={"timeout": 10}, pool_size=options.pool_size, max_overflow=5

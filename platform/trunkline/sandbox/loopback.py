@@ -1,7 +1,7 @@
 """A line without LiveKit: caller and agent in one process, joined in real time through G.711.
 
 Every 20 ms one frame goes each way. Both pass mu-law at 8 kHz, as on a telephone, and the agent
-gets and gives the same frames as in a room. What RoomIO does for a room is done here: pacing,
+gets and gives frames as in a room. What RoomIO does for a room is done here: pacing,
 resampling, and the chain that makes "what was heard" true.
 """
 
@@ -18,7 +18,6 @@ from livekit.agents import AgentSession, io
 from trunkline.agent.arrival import Arrival
 from trunkline.agent.heard import Heard
 from trunkline.agent.line import LINE_RATE_HZ, Tap
-from trunkline.agent.session import STT_RATE_HZ
 from trunkline.calls.lifecycle import EndReason
 from trunkline.kit.audio import mulaw_decode, mulaw_encode
 
@@ -116,7 +115,7 @@ class LoopbackLine:
                     self._step()
         finally:
             self._input.close()
-            self._output.clear_buffer()
+            self._output.close()
             self._end(EndReason.LINE_LOST)
 
     def _step(self) -> None:
@@ -140,16 +139,14 @@ def _over_the_line(pcm: bytes) -> bytes:
 
 
 class _Input(io.AudioInput):
-    """The caller's voice on its way to the session, at the rate the recogniser takes."""
+    """The caller's voice on its way to the session."""
 
     def __init__(self) -> None:
         super().__init__(label="loopback")
         self._frames: asyncio.Queue[rtc.AudioFrame | None] = asyncio.Queue()
-        self._up = rtc.AudioResampler(LINE_RATE_HZ, STT_RATE_HZ)
 
     def push(self, pcm: bytes) -> None:
-        for frame in self._up.push(bytearray(pcm)):
-            self._frames.put_nowait(frame)
+        self._frames.put_nowait(rtc.AudioFrame(pcm, LINE_RATE_HZ, 1, len(pcm) // 2))
 
     def close(self) -> None:
         self._frames.put_nowait(None)
@@ -179,6 +176,7 @@ class _Output(io.AudioOutput):
         self._flushed = False
         self._started = False
         self._paused = False
+        self._closed = False
         self._played_s = 0.0
         self._drained = asyncio.Event()
         self._drained.set()
@@ -212,12 +210,17 @@ class _Output(io.AudioOutput):
             self._rest = b""
         self._flushed = True
         self._drained.clear()
-        if not self._queue:
-            self._finish(interrupted=False)
+        if self._closed or not self._queue:
+            self._finish(interrupted=self._closed)
 
     def clear_buffer(self) -> None:
         if self._open:
             self._finish(interrupted=True)
+
+    def close(self) -> None:
+        """The line is gone: whatever is still said is over as soon as it is complete."""
+        self._closed = True
+        self.clear_buffer()
 
     def pause(self) -> None:
         super().pause()

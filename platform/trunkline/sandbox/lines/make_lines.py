@@ -4,8 +4,7 @@ Needs Debian's ``flite`` and ``sox``. Each line becomes ``<words joined by _>.wa
 mono, 16-bit PCM, 8 kHz, nothing outside the telephone band (300 to 3400 Hz), peak at -6 dBFS, 60 ms of
 silence at either end. The same programs give the same bytes again, so a change shows in the diff.
 
-One voice per simulated caller. Of flite's three clearest voices ``slt`` and ``rms`` are recognised
-without an error by the grammar ears; ``awb``, a Scottish accent, is not (see ``sandbox/ears.py``).
+One voice per simulated caller: of flite's three clearest ``slt`` and ``rms`` fit the ears' model best.
 """
 
 import subprocess
