@@ -147,10 +147,11 @@ async def create_contact(context: Context, name: str, company: str | None) -> st
 
     async def verb(session: AsyncSession, cause: crm.Cause) -> str:
         talk = context.userdata
+        known_id = talk.contact_id
         contact = await intake.create_caller(
             session,
             call_id=talk.lease.call_id,
-            known_id=talk.contact_id,
+            known_id=known_id,
             name=name,
             company=company,
             phone=talk.reception.caller,
@@ -158,6 +159,8 @@ async def create_contact(context: Context, name: str, company: str | None) -> st
             now=talk.clock(),
         )
         talk.contact_id = contact.id
+        if known_id:
+            return f"The caller is in our records already, as {contact.name}."
         return f"Contact created: {contact.name}."
 
     return await run(context, {"name": name, "company": company}, verb)
@@ -218,7 +221,7 @@ def move_deal_for(stages: tuple[str, ...]) -> Tool:
         async def verb(session: AsyncSession, cause: crm.Cause) -> str:
             talk = context.userdata
             deals = await crm_reads.open_deals(session, talk.contact_id or "")
-            index = (which or 1) - 1
+            index = 0 if which is None else which - 1
             if not 0 <= index < len(deals) or (which is None and len(deals) > 1):
                 raise NotFound("the caller has no such open deal; use find_deals and ask which")
             before = deals[index].stage

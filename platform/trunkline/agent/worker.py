@@ -5,7 +5,7 @@ import contextlib
 import wave
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,15 @@ async def answer(line: Line, services: Services) -> Outcome:
 
     Whatever fails, the call ends with a reason and what was stored stays.
     """
-    reception, lease = await _receive(line, services)
+    try:
+        reception, lease = await _receive(line, services)
+    except Exception:
+        await line.hang_up()
+        raise
     structlog.contextvars.bind_contextvars(call_id=lease.call_id)
     if reception.answering is None:
         await line.hang_up()
-        return await _close(line, services, lease, EndReason.NO_PROFILE, None)
+        return await _close(services, lease, EndReason.NO_PROFILE, services.clock(), None)
     talk = Conversation(
         db=services.db,
         line=line,
@@ -94,15 +98,21 @@ async def answer(line: Line, services: Services) -> Outcome:
     )
     talk.scribe.on_stale = lambda: talk.end(EndReason.AGENT_LOST)
     call = _Call(line, services, talk)
+    # Until all is stored: without a sign of life the guardian would take a slow ending for a dead agent.
+    alive = asyncio.create_task(_beat(services, talk), name="heartbeat")
     try:
-        reason = await call.run()
-    except Exception:
-        log.exception("call_failed")
-        reason = EndReason.INTERNAL_ERROR
+        try:
+            reason = await call.run()
+        except Exception:
+            log.exception("call_failed")
+            reason = EndReason.INTERNAL_ERROR
+        finally:
+            await line.hang_up()
+        ended_at = services.clock()
+        await call.wind_up()
+        return await _close(services, lease, reason, ended_at, call.failure)
     finally:
-        await line.hang_up()
-    await call.wind_up()
-    return await _close(line, services, lease, reason, call.failure)
+        alive.cancel()
 
 
 async def _receive(line: Line, services: Services) -> tuple[Reception, calls.Lease]:
@@ -123,19 +133,33 @@ async def _receive(line: Line, services: Services) -> tuple[Reception, calls.Lea
 
 
 async def _close(
-    line: Line,
     services: Services,
     lease: calls.Lease,
     reason: EndReason,
+    ended_at: datetime,
     failure: ProviderFailed | None,
 ) -> Outcome:
+    now = services.clock()
     try:
         async with services.db.work() as session:
-            await calls.end(session, lease.call_id, reason, now=services.clock(), lease=lease)
+            await calls.end(session, lease.call_id, reason, now=now, lease=lease, ended_at=ended_at)
     except StaleLease:
         log.warning("call_taken_over")
     log.info("call_ended", end_reason=reason.value)
     return Outcome(lease.call_id, reason, failure)
+
+
+async def _beat(services: Services, talk: Conversation) -> None:
+    while True:
+        try:
+            async with services.db.work() as session:
+                await calls.heartbeat(session, talk.lease, now=services.clock())
+        except StaleLease:
+            talk.end(EndReason.AGENT_LOST)
+            return
+        except Exception:
+            log.exception("heartbeat_not_stored")
+        await asyncio.sleep(services.options.heartbeat.total_seconds())
 
 
 class _Call:
@@ -154,7 +178,6 @@ class _Call:
     async def run(self) -> EndReason:
         """Prepare while it rings, answer, greet, and stay until the call is over."""
         talk, body = self._talk, self._talk.body
-        self._spawn(self._beat())
         self._spawn(self._watch_line())
         words = persona.greeting(body, talk.reception)
         session = sessions.build(body, self._services.options, talk)
@@ -243,18 +266,6 @@ class _Call:
             return await turns_of(session, self._talk.lease.call_id)
 
     # While it is on -------------------------------------------------------------------------
-
-    async def _beat(self) -> None:
-        while True:
-            try:
-                async with self._services.db.work() as session:
-                    await calls.heartbeat(session, self._talk.lease, now=self._talk.clock())
-            except StaleLease:
-                self._talk.end(EndReason.AGENT_LOST)
-                return
-            except Exception:
-                log.exception("heartbeat_not_stored")
-            await asyncio.sleep(self._services.options.heartbeat.total_seconds())
 
     async def _watch_line(self) -> None:
         self._talk.end(await self._line.ended())
