@@ -8,10 +8,13 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 
 import httpx
 import pytest
+
+from trunkline.sandbox.demo import prepare
 
 BARE = {
     name: value
@@ -126,6 +129,16 @@ async def test_somebody_elses_data_is_not_the_demos(tmp_path: Path) -> None:
     assert code == 1
     assert "not a demo's" in err
     assert (tmp_path / "trunkline.db").read_bytes() == b"precious"
+
+
+async def test_two_demos_do_not_share_a_folder(tmp_path: Path, now: datetime) -> None:
+    """A second demo leaves the first one's data alone and says what to do."""
+    with prepare(tmp_path, now=now):
+        (tmp_path / "trunkline.db").write_bytes(b"in use")
+        code, _, err = await run("demo", "--once", "--data", str(tmp_path), cwd=tmp_path)
+    assert code == 1
+    assert "another demo runs in" in err
+    assert (tmp_path / "trunkline.db").read_bytes() == b"in use"
 
 
 async def test_serve_needs_no_sandbox(tmp_path: Path) -> None:

@@ -6,15 +6,15 @@ outlives it.
 
 import asyncio
 import contextlib
+import fcntl
 import json
-import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 
@@ -75,7 +75,7 @@ async def run(options: DemoOptions) -> int:
 
 async def _run(options: DemoOptions, console: Console, stopped: asyncio.Event) -> int:
     now = utc_now()
-    prepare(options.data, now=now)
+    lock = prepare(options.data, now=now)
     settings = Settings.load(
         env_file=None, trunkline_data=options.data, trunkline_database_url=None
     )
@@ -83,6 +83,7 @@ async def _run(options: DemoOptions, console: Console, stopped: asyncio.Event) -
     db = open_database(settings.database)
     blobs = open_blobs(settings.blobs)
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(lock.close)
         stack.push_async_callback(db.close)
         receiver = await stack.enter_async_context(Receiver())
         await _furnish(db, receiver, now=now)
@@ -157,20 +158,25 @@ async def _one_call(
     result = (await _next(lines, callers))["over"]
     over.set()
     page = await following
-    replies, stops = await hearing(page, blobs)
+    heard = await hearing(page, blobs)
+    replies = heard.replies_ms
     told = document(page, receiver.received, replies, Path(settings.blobs.url))
     console.print(
         f"  over       {page.call.end_reason}, {_seconds(page.call.duration_ms)}", highlight=False
     )
     if told["recording"]:
         console.print(f"  recording  {told['recording']}", highlight=False, soft_wrap=True)
+    if heard.greeting_ms is not None:
+        console.print(
+            f"  heard      greeting {heard.greeting_ms} ms after the answer", highlight=False
+        )
     if replies:
         console.print(
             f"  heard      reply after p50 {percentile(replies, 50)} ms, p95 {percentile(replies, 95)} ms "
             f"(n = {len(replies)}, from the recording)",
             highlight=False,
         )
-    for stop in stops:
+    for stop in heard.stops_ms:
         console.print(f"  heard      silent {stop} ms after the caller broke in", highlight=False)
     console.print(
         f"  event loop held up for at most {result['worst_lag_ms']} ms\n",
@@ -232,27 +238,39 @@ async def _furnish(db: Database, receiver: Receiver, *, now: datetime) -> None:
         )
 
 
-def prepare(data: Path, *, now: datetime) -> None:
+def prepare(data: Path, *, now: datetime) -> IO[str]:
     """Make *data* an empty folder of the demo's; an earlier run is moved to ``earlier/`` in it.
 
-    Raises Conflict when there is a database that is not the demo's, Unavailable when the folder
+    Returns the open mark, locked: while it is open no other demo takes the folder. Raises Conflict when
+    another demo runs there or it holds a database that is not the demo's, Unavailable when it
     cannot be written.
     """
     try:
         data.mkdir(parents=True, exist_ok=True)
-        mark = data / MARK
+        known = (data / MARK).exists()
+        if (data / "trunkline.db").exists() and not known:
+            raise Conflict(
+                f"{data} holds a database that is not a demo's; choose another folder with --data"
+            )
+        mark = (data / MARK).open("a+", encoding="utf-8")
+        try:
+            # The kernel lets go of it with the process, however that ends.
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            mark.close()
+            raise Conflict(
+                f"another demo runs in {data}; stop it, or choose another folder with --data"
+            ) from None
         if (data / "trunkline.db").exists():
-            if not mark.exists():
-                raise Conflict(
-                    f"{data} holds a database that is not a demo's; choose another folder with --data"
-                )
             aside = data / "earlier" / f"{now:%Y%m%dT%H%M%S.%f}"
             aside.mkdir(parents=True)
-            for name in ("trunkline.db", "trunkline.db-wal", "trunkline.db-shm", "blobs", MARK):
+            for name in ("trunkline.db", "trunkline.db-wal", "trunkline.db-shm", "blobs"):
                 if (data / name).exists():
                     shutil.move(data / name, aside / name)
         (data / "blobs").mkdir(exist_ok=True)
-        mark.write_text(json.dumps({"started_at": now.isoformat(), "pid": os.getpid()}) + "\n")
+        mark.write(json.dumps({"started_at": now.isoformat()}) + "\n")
+        mark.flush()
+        return mark
     except OSError as error:
         raise Unavailable(
             f"the data folder {data} cannot be written ({error.strerror}); choose another with --data"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -125,18 +126,33 @@ def verified_by(received: Sequence[Received], event_id: str) -> bool:
     return bool(copies) and all(one.verified for one in copies)
 
 
-async def hearing(page: CallPage, blobs: Blobs) -> tuple[list[int], list[int]]:
-    """What the recording tells, in milliseconds: the agent's reply times, and how long it went on
-    after each time the caller broke in."""
+@dataclass(frozen=True)
+class Hearing:
+    """What a recording tells, in milliseconds."""
+
+    greeting_ms: int | None = None
+    """From the answer to the agent's first sound; None when it said nothing."""
+    replies_ms: tuple[int, ...] = ()
+    """From the caller's last sound to the agent's first, for each reply."""
+    stops_ms: tuple[int, ...] = ()
+    """How long the agent went on after each time the caller broke in."""
+
+
+async def hearing(page: CallPage, blobs: Blobs) -> Hearing:
+    """Measure the recording of *page*; nothing when there is none."""
     if page.recording is None or not page.recording.playable:
-        return [], []
+        return Hearing()
     try:
         samples, rate = read_wav(await blobs.get(recording_key(page)))
     except BlobMissing:
-        return [], []
+        return Hearing()
     left: list[Interval] = sounds(samples[:, 0], rate)
     right: list[Interval] = sounds(samples[:, 1], rate)
-    return reply_latencies(left, right), silence_after_barge_in(left, right)
+    return Hearing(
+        right[0].start_ms if right else None,
+        tuple(reply_latencies(left, right)),
+        tuple(silence_after_barge_in(left, right)),
+    )
 
 
 def recording_key(page: CallPage) -> str:
