@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import wave
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ async def _run(data: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Run]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """The demo, run twice on the same folder."""
     data = tmp_path_factory.mktemp("demo")
 
