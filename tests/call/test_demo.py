@@ -142,6 +142,18 @@ def test_recordings_are_stereo(key: str, runs: tuple[Run, Run]) -> None:
     assert bool(sounds(samples[:, 0], rate)) == (key != "c")
 
 
+@pytest.mark.parametrize("key", "abcd")
+def test_the_goodbye_is_heard_to_its_last_syllable(key: str, runs: tuple[Run, Run]) -> None:
+    """The agent's last words are whole, and silence follows them before the line is hung up."""
+    last = runs[1].call(key)["turns"][-1]
+    assert last["role"] == "agent"
+    assert last["text"].endswith("Goodbye.")
+    assert not last["interrupted"]
+    samples, rate = read_wav(Path(runs[1].call(key)["recording"]).read_bytes())
+    length_ms = len(samples) * 1000 / rate
+    assert sounds(samples[:, 1], rate)[-1].end_ms <= length_ms - 100
+
+
 def test_twice_the_same_document(runs: tuple[Run, Run]) -> None:
     """A second run on the same folder tells the same, but for ids, paths and times."""
 

@@ -189,7 +189,7 @@ async def test_a_contact_made_in_the_call_proves_nothing(nobody: Desk) -> None:
 async def test_a_known_callers_name_is_never_replaced(dana: Desk) -> None:
     """A model mishears names; the record keeps the one it has."""
     told = await dana.run(tools.create_contact, name="Donna Whitefield", company=None)
-    assert told == "The caller is in our records already, as Dana Whitfield."
+    assert told == "Contact known already: Dana Whitfield."
 
 
 async def test_what_fails_leaves_nothing_and_may_be_tried_again(dana: Desk) -> None:

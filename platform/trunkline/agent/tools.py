@@ -21,8 +21,8 @@ from trunkline.calls import service as calls
 from trunkline.crm import queries as crm_reads
 from trunkline.crm import service as crm
 from trunkline.desk import callbacks, intake
+from trunkline.desk.deals import move_callers_deal
 from trunkline.desk.identity import Rung, require
-from trunkline.errors import NotFound
 from trunkline.kit.money import Money
 from trunkline.kit.redact import redact
 from trunkline.profiles.body import ProfileBody
@@ -147,21 +147,12 @@ async def create_contact(context: Context, name: str, company: str | None) -> st
 
     async def verb(session: AsyncSession, cause: crm.Cause) -> str:
         talk = context.userdata
-        known_id = talk.contact_id
-        contact = await intake.create_caller(
-            session,
-            call_id=talk.lease.call_id,
-            known_id=known_id,
-            name=name,
-            company=company,
-            phone=talk.reception.caller,
-            cause=cause,
-            now=talk.clock(),
-        )
+        contact, is_new = await intake.create_caller(
+            session, talk.lease.call_id, talk.contact_id, name=name, company=company,
+            phone=talk.reception.caller, cause=cause, now=talk.clock(),
+        )  # fmt: skip
         talk.contact_id = contact.id
-        if known_id:
-            return f"The caller is in our records already, as {contact.name}."
-        return f"Contact created: {contact.name}."
+        return f"Contact {'created' if is_new else 'known already'}: {contact.name}."
 
     return await run(context, {"name": name, "company": company}, verb)
 
@@ -220,13 +211,8 @@ def move_deal_for(stages: tuple[str, ...]) -> Tool:
 
         async def verb(session: AsyncSession, cause: crm.Cause) -> str:
             talk = context.userdata
-            deals = await crm_reads.open_deals(session, talk.contact_id or "")
-            index = 0 if which is None else which - 1
-            if not 0 <= index < len(deals) or (which is None and len(deals) > 1):
-                raise NotFound("the caller has no such open deal; use find_deals and ask which")
-            before = deals[index].stage
-            deal = await crm.move_deal(
-                session, deals[index].id, stage, cause=cause, now=talk.clock()
+            deal, before = await move_callers_deal(
+                session, talk.contact_id, which, stage, cause=cause, now=talk.clock()
             )
             return f"{deal.title} moved from {before} to {deal.stage}."
 

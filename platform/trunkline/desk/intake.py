@@ -12,16 +12,16 @@ from trunkline.kit.phone import PhoneNumber
 
 async def create_caller(
     session: AsyncSession,
-    *,
     call_id: str,
     known_id: str | None,
+    *,
     name: str,
     company: str | None,
     phone: PhoneNumber | None,
     cause: service.Cause,
     now: datetime,
-) -> Contact:
-    """The caller's contact: a new one with *phone*, or the one that is known, its name filled in.
+) -> tuple[Contact, bool]:
+    """The caller's contact, and whether it is new: made with *phone*, or the known one, its name filled in.
 
     The name of a known contact is never replaced: a model mishears names.
     """
@@ -31,7 +31,7 @@ async def create_caller(
             contact = await service.update_contact(
                 session, known_id, {"name": name}, cause=cause, now=now
             )
-        return contact
+        return contact, False
     contact = await service.create_contact(
         session,
         name=name,
@@ -41,4 +41,4 @@ async def create_caller(
         now=now,
     )
     await calls.attach_contact(session, call_id, contact.id)
-    return contact
+    return contact, True
