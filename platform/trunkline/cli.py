@@ -133,7 +133,6 @@ async def _serve(settings: Any) -> None:
     from trunkline.kit.db import check_revision, open_database, revisions, upgrade
     from trunkline.web.app import create_app
     from trunkline.web.options import WebOptions
-    from trunkline.webhooks.options import CourierOptions
 
     listener = asgi.listen(settings.trunkline_host, settings.trunkline_port)
     port = listener.getsockname()[1]
@@ -154,7 +153,7 @@ async def _serve(settings: Any) -> None:
 
         work = asyncio.gather(
             asgi.serve(web, listener, ready),
-            Courier(db, CourierOptions()).run(),
+            Courier(db, settings.courier()).run(),
             Guardian(db, blobs, GuardianOptions()).run(),
         )
         with asgi.stop_signals(work.cancel), contextlib.suppress(asyncio.CancelledError):

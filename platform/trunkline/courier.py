@@ -1,27 +1,33 @@
 """EDGE: publish what was committed, and deliver it to whoever wants it.
 
 One round gives committed events their position and makes deliveries of them; then, in one transaction,
-settles the attempts that have ended and claims what is due; then starts an attempt for each. No
-transaction is open while HTTP runs. Any number of couriers may run; one that dies leaves nothing behind
-but leases, which end.
+settles the attempts that have ended, renews the leases of what is still in hand and claims what is due.
+Claimed deliveries lie in a queue per endpoint and are sent from there, so that one transaction moves many.
+No transaction is open while HTTP runs. Any number of couriers may run; one that dies leaves nothing behind
+but leases, which end after seconds.
 """
 
 import asyncio
 import contextlib
+import json
 import random
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-import httpx
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from trunkline.calls import queries as calls
+from trunkline.errors import NotFound
 from trunkline.kit.clock import Clock, utc_now
+from trunkline.kit.crypt import Sealer
 from trunkline.kit.db import Database
-from trunkline.kit.http import HttpFailed, exchange, open_client
+from trunkline.kit.http import Client, HttpFailed, Reply
 from trunkline.outbox.listen import commits
 from trunkline.outbox.publish import publish, waiting
-from trunkline.webhooks import queries, service, signing
+from trunkline.webhooks import checks, queries, retell, service, signing
 from trunkline.webhooks.options import CourierOptions
 from trunkline.webhooks.retry import Decision
 from trunkline.webhooks.service import Claimed, Outcome
@@ -30,12 +36,29 @@ log = structlog.get_logger()
 
 _NO_WAIT = timedelta(0)
 _CONTENDED_WAIT = timedelta(milliseconds=20)
+_PRUNE_EVERY = timedelta(hours=1)
+_PRUNE_BATCH = 1_000
+
+
+@dataclass
+class _Hand:
+    """What the courier holds of one endpoint."""
+
+    queued: deque[Claimed] = field(default_factory=deque)
+    sending: int = 0
+    failing: bool = False
+    """Whether its last attempt failed: then one at a time will do, and the room is for others."""
+
+    @property
+    def held(self) -> int:
+        return len(self.queued) + self.sending
 
 
 class Courier:
     """Publishes and delivers until it is cancelled.
 
-    *jitter* gives the part, from 0 to 1, of each retry's wait.
+    *jitter* gives the part, from 0 to 1, of each retry's wait. Raises Misconfigured or CryptError when
+    the options will not do.
     """
 
     def __init__(
@@ -50,9 +73,14 @@ class Courier:
         self._options = options
         self._clock = clock
         self._jitter = jitter
+        self._sealer = Sealer(options.endpoints.keys)
+        self._allowed = checks.allowed(options.endpoints.allow)
         self._woken = asyncio.Event()
-        self._under_way: dict[asyncio.Task[None], str] = {}
+        self._hands: dict[str, _Hand] = {}
+        self._under_way: dict[asyncio.Task[None], Claimed] = {}
         self._ended: list[Outcome] = []
+        self._renew_at: datetime | None = None
+        self._prune_at: datetime | None = None
         self._stopping = False
 
     def wake(self) -> None:
@@ -82,8 +110,12 @@ class Courier:
         options = self._options
         watcher = asyncio.create_task(self._watch())
         try:
-            async with open_client(
-                connect=options.connect, total=options.total, max_connections=options.max_in_flight
+            async with Client(
+                connect=options.connect,
+                max_connections=options.max_in_flight,
+                allowed=self._allowed,
+                proxy=options.proxy,
+                ca_file=options.ca_file,
             ) as client:
                 try:
                     while not self._stopping:
@@ -96,11 +128,18 @@ class Courier:
             await asyncio.gather(watcher, return_exceptions=True)
 
     async def _pause(self, length: timedelta) -> None:
+        if length <= _NO_WAIT:
+            # Attempts that were just started, and those that have just ended, get their turn.
+            await asyncio.sleep(0)
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(length.total_seconds()):
                 await self._woken.wait()
 
     async def _finish(self) -> None:
+        for hand in self._hands.values():
+            # Not begun: the lease ends and another courier, or the next one, sends it.
+            hand.queued.clear()
         tasks = list(self._under_way)
         try:
             if tasks:
@@ -121,53 +160,91 @@ class Courier:
                 log.warning("courier_watch_failed", exc_info=True)
             await asyncio.sleep(self._options.idle.total_seconds())
 
-    async def _guarded_round(self, client: httpx.AsyncClient) -> timedelta:
+    async def _guarded_round(self, client: Client) -> timedelta:
         try:
             return await self._round(client)
         except Exception:
             log.exception("courier_round_failed")
             return self._options.idle
 
-    async def _round(self, client: httpx.AsyncClient) -> timedelta:
+    async def _round(self, client: Client) -> timedelta:
         """Do what can be done now, and return how long nothing more will be due."""
         options, now = self._options, self._clock()
-        in_flight = Counter(self._under_way.values())
-        full = [id_ for id_, number in in_flight.items() if number >= options.max_per_endpoint]
+        ahead = options.max_per_endpoint * options.ahead
+        held = {id_: hand.held for id_, hand in self._hands.items() if hand.held}
+        # Claimed again when half of it is gone, so that each claim is worth its transaction.
+        enough = [
+            id_ for id_, number in held.items() if number > ahead // 2 or self._hands[id_].failing
+        ]
         async with self._db.look() as session:
             unpublished = await waiting(session)
-            due = await queries.next_due(session, skip=full)
+            due = await queries.next_due(session, skip=enough)
         if unpublished:
             # On its own, because the publishers' lock is held until it commits.
             async with self._db.work() as session:
                 events = await publish(session, limit=options.batch)
                 if await service.fan_out(session, events, now=now):
                     due = now
-        # Where there is no room, the end of an attempt wakes the next round.
-        room = options.max_in_flight - len(self._under_way)
-        if not self._ended and (not room or due is None or due > now):
+        room = options.max_in_flight * options.ahead - sum(held.values())
+        renewing = held and (self._renew_at is None or now >= self._renew_at)
+        if not self._ended and not renewing and (room <= 0 or due is None or due > now):
+            await self._prune(now)
             if unpublished:
                 return _NO_WAIT
-            return min(due - now, options.idle) if room and due else options.idle
+            # Where there is no room, the end of an attempt wakes the next round.
+            moments = [due] if room > 0 and due else []
+            if held and self._renew_at:
+                moments.append(self._renew_at)
+            return min([options.idle, *(moment - now for moment in moments)])
         ended, self._ended = self._ended, []
         now = self._clock()
+        in_hand = [each for hand in self._hands.values() for each in hand.queued]
+        in_hand += self._under_way.values()
         try:
             async with self._db.work() as session:
                 decisions = await service.settle(session, ended, jitter=self._jitter, now=now)
+                if renewing:
+                    await service.renew(session, in_hand, until=now + options.lease)
                 claimed = await service.claim(
                     session,
-                    limit=room,
-                    per_endpoint=options.max_per_endpoint,
-                    in_flight=in_flight,
+                    sealer=self._sealer,
+                    limit=max(room, 0),
+                    per_endpoint=ahead,
+                    in_flight=held,
                     lease=options.lease,
                     now=now,
                 )
+                for each in claimed:
+                    if each.format == service.RETELL:
+                        each.body = await _as_retell(session, each)
         except Exception:
             await self._settle_singly(ended)
             raise
+        if renewing:
+            for each in in_hand:
+                each.leased_until = now + options.lease
+        if renewing or not held:
+            self._renew_at = now + options.lease / 3
         self._tell(ended, decisions)
         for each in claimed:
-            self._start(client, each)
+            hand = self._hands.setdefault(each.endpoint_id, _Hand(failing=each.failing))
+            hand.queued.append(each)
+        self._send(client)
         return _NO_WAIT if claimed or ended or unpublished else _CONTENDED_WAIT
+
+    async def _prune(self, now: datetime) -> None:
+        if self._prune_at is not None and now < self._prune_at:
+            return
+        self._prune_at = now + _PRUNE_EVERY
+        async with self._db.work() as session:
+            gone = await service.prune(
+                session,
+                delivered_before=now - self._options.keep_delivered,
+                failed_before=now - self._options.keep_failed,
+                limit=_PRUNE_BATCH,
+            )
+        if gone >= _PRUNE_BATCH:
+            self._prune_at = now
 
     async def _settle_singly(self, ended: Sequence[Outcome]) -> None:
         """Settle each in its own transaction, so that one that cannot be stored spoils no other."""
@@ -197,25 +274,44 @@ class Courier:
                 decision=type(decision).__name__,
             )
 
-    def _start(self, client: httpx.AsyncClient, claimed: Claimed) -> None:
+    def _send(self, client: Client) -> None:
+        """Start attempts for what is queued: one for each endpoint in turn, as far as there is room."""
+        options = self._options
+        ready = deque(self._hands)
+        while ready and len(self._under_way) < options.max_in_flight:
+            id_ = ready.popleft()
+            hand = self._hands[id_]
+            share = 1 if hand.failing else options.max_per_endpoint
+            if hand.queued and hand.sending < share:
+                self._start(client, hand, hand.queued.popleft())
+                ready.append(id_)
+            elif not hand.held:
+                del self._hands[id_]
+
+    def _start(self, client: Client, hand: _Hand, claimed: Claimed) -> None:
         def ended(task: asyncio.Task[None]) -> None:
             del self._under_way[task]
+            hand.sending -= 1
+            if not self._stopping:
+                self._send(client)
             self.wake()
 
-        task = asyncio.create_task(self._deliver(client, claimed))
-        self._under_way[task] = claimed.endpoint_id
+        task = asyncio.create_task(self._deliver(client, hand, claimed))
+        hand.sending += 1
+        self._under_way[task] = claimed
         task.add_done_callback(ended)
 
-    async def _deliver(self, client: httpx.AsyncClient, claimed: Claimed) -> None:
+    async def _deliver(self, client: Client, hand: _Hand, claimed: Claimed) -> None:
         try:
             outcome = await self._attempt(client, claimed)
         except Exception:
             # Its lease ends and it is tried again.
             log.exception("delivery_unattempted", delivery_id=claimed.delivery_id)
         else:
+            hand.failing = outcome.status is None or not 200 <= outcome.status < 300
             self._ended.append(outcome)
 
-    async def _attempt(self, client: httpx.AsyncClient, claimed: Claimed) -> Outcome:
+    async def _attempt(self, client: Client, claimed: Claimed) -> Outcome:
         options, started_at = self._options, self._clock()
         headers = {
             "content-type": "application/json",
@@ -223,34 +319,65 @@ class Courier:
             **signing.headers(
                 claimed.body, event_id=claimed.event_id, at=started_at, secrets=claimed.secrets
             ),
+            "trunkline-event": claimed.event_type,
+            "trunkline-attempt": str(claimed.number),
         }
+        if claimed.format == service.RETELL:
+            headers["x-retell-signature"] = retell.signature(
+                claimed.body, at=started_at, secret=claimed.secrets[0]
+            )
         loop = asyncio.get_running_loop()
         began = loop.time()
+        reply: Reply | None = None
+        error: str | None = None
         try:
-            reply = await exchange(
-                client,
+            reply = await client.exchange(
                 "POST",
                 claimed.url,
-                headers=headers,
+                headers={**claimed.headers, **headers},
                 content=claimed.body,
                 total=options.total,
                 max_body_bytes=options.max_body_bytes,
             )
+            error = reply.problem
         except HttpFailed as failure:
-            return Outcome(
-                claimed, started_at, _ms(loop.time() - began), headers, error=str(failure)
-            )
+            error = str(failure)
         return Outcome(
             claimed,
             started_at,
-            _ms(loop.time() - began),
-            headers,
-            status=reply.status,
-            error=reply.problem,
-            response_headers=reply.headers,
-            response_body=reply.body,
+            round((loop.time() - began) * 1000),
+            # The endpoint's own may be passwords; the log tells that they were sent.
+            {**dict.fromkeys(claimed.headers, "(hidden)"), **headers},
+            status=reply.status if reply else None,
+            error=error,
+            response_headers=reply.headers if reply else None,
+            response_body=reply.body if reply else b"",
         )
 
 
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
+async def _as_retell(session: AsyncSession, claimed: Claimed) -> bytes:
+    event = json.loads(claimed.body)
+    try:
+        call = await calls.call(session, event["data"].get("call_id") or "")
+    except NotFound:
+        return retell.body(event, None)
+    turns = await calls.turns(session, call.id)
+    return retell.body(
+        event,
+        retell.CallFacts(
+            id=call.id,
+            channel=call.channel,
+            direction=call.direction,
+            from_number=call.from_number,
+            to_number=call.to_number,
+            profile_version_id=call.profile_version_id,
+            started_at=call.started_at,
+            answered_at=call.answered_at,
+            ended_at=call.ended_at,
+            end_reason=call.end_reason,
+            turns=[
+                retell.Spoken(turn.role, turn.text, turn.started_ms, turn.ended_ms)
+                for turn in turns
+            ],
+        ),
+    )

@@ -6,10 +6,15 @@ transcript and recording are fetched by link. Times are ISO 8601 in UTC, duratio
 """
 
 import dataclasses
+import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar
+
+MAX_DATA_BYTES = 19_000
+"""Longest ``data`` as JSON: with its envelope it stays under the 20 kB that Standard Webhooks advises."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,34 @@ class Event:
     def data(self) -> dict[str, Any]:
         """The fields as JSON-ready values."""
         return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
+
+
+def fitted(data: Mapping[str, Any]) -> dict[str, Any]:
+    """*data*, its longest texts cut until it is no longer than MAX_DATA_BYTES as JSON.
+
+    The fields in which something was cut are named in ``truncated``; all of it is fetched by the ids beside
+    it. An event is not refused for a long text: the change it tells of has happened. Raises ValueError if
+    *data* holds a number that JSON cannot write, or too many values.
+    """
+    kept = dict(data)
+    for longest in (6_000, 3_000, 1_500, 700, 300, 100):
+        if len(json.dumps(kept, allow_nan=False)) <= MAX_DATA_BYTES:
+            return kept
+        kept = {name: _cut(value, longest) for name, value in data.items()}
+        kept["truncated"] = [name for name, value in data.items() if kept[name] != value]
+    if (length := len(json.dumps(kept))) > MAX_DATA_BYTES:
+        raise ValueError(f"an event's data is {length} bytes long without any long text in it")
+    return kept
+
+
+def _cut(value: Any, longest: int) -> Any:
+    if isinstance(value, str):
+        return value[:longest]
+    if isinstance(value, Mapping):
+        return {key: _cut(item, longest) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_cut(item, longest) for item in value]
+    return value
 
 
 def _plain(value: Any) -> Any:
@@ -80,6 +113,22 @@ class CallAnswered(CallEvent):
 
 
 @dataclass(frozen=True)
+class CallTransferred(CallEvent):
+    """The agent handed the caller over. Fires once the other side has answered, or has not.
+
+    ``kind`` is cold or warm; ``outcome`` is answered, no_answer, busy, rejected or failed.
+    """
+
+    type = "call.transferred"
+    kind: str
+    to_number: str | None
+    to_name: str | None
+    outcome: str
+    leg_id: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class CallEnded(CallEvent):
     """The call is over. Fires for every call that started, answered or not."""
 
@@ -93,6 +142,52 @@ class CallEnded(CallEvent):
     answered_at: datetime | None
     ended_at: datetime
     duration_ms: int
+
+
+@dataclass(frozen=True)
+class CallAnalyzed(CallEvent):
+    """An ended call was summed up. Fires once per call that was answered, some seconds after call.ended.
+
+    ``sentiment`` is positive, neutral, negative or unknown; ``successful`` is None when it cannot be
+    said; ``fields`` holds what the profile asks to be found out, by name.
+    """
+
+    type = "call.analyzed"
+    summary: str
+    outcome: str | None
+    sentiment: str
+    successful: bool | None
+    in_voicemail: bool
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class VoicemailDetected(CallEvent):
+    """A machine answered an outbound call. ``action`` is what the agent does: hang_up or leave_message."""
+
+    type = "voicemail.detected"
+    action: str
+    offset_ms: int
+
+
+@dataclass(frozen=True)
+class ConsentGiven(CallEvent):
+    """The caller agreed. ``purpose`` is what to, such as recording; ``turn_id`` is where they said so."""
+
+    type = "consent.given"
+    purpose: str
+    turn_id: str | None
+    offset_ms: int | None
+
+
+@dataclass(frozen=True)
+class ConsentRefused(CallEvent):
+    """The caller did not agree. ``purpose`` is what to, such as recording; it is not done from then on."""
+
+    type = "consent.refused"
+    purpose: str
+    turn_id: str | None
+    offset_ms: int | None
 
 
 @dataclass(frozen=True)
@@ -308,6 +403,27 @@ SAMPLES: tuple[Event, ...] = (
         _AT,
         64_210,
     ),
+    CallTransferred(
+        _CALL,
+        "warm",
+        "+12025550177",
+        "Second-line support",
+        "answered",
+        "leg_01kf0q8m3s7t9v1w3x5y7z9abq",
+        "Asked for a person.",
+    ),
+    CallAnalyzed(
+        _CALL,
+        "Dana Whitfield agreed to the bigger plan.",
+        "deal_won",
+        "positive",
+        True,
+        False,
+        {"follow_up": False},
+    ),
+    VoicemailDetected(_CALL, "hang_up", 4_200),
+    ConsentGiven(_CALL, "recording", "turn_01kf0q8m3s7t9v1w3x5y7z9abe", 6_100),
+    ConsentRefused(_CALL, "recording", "turn_01kf0q8m3s7t9v1w3x5y7z9abe", 6_100),
     TranscriptTurn(
         _CALL,
         "turn_01kf0q8m3s7t9v1w3x5y7z9abe",
@@ -363,3 +479,51 @@ SAMPLES: tuple[Event, ...] = (
 
 CATALOGUE: Mapping[str, type[Event]] = {sample.type: type(sample) for sample in SAMPLES}
 """Event type → its dataclass."""
+
+
+def summary(type_: str) -> str:
+    """When an event of *type_* fires and what its fields mean: the text of its class."""
+    return " ".join((inspect.getdoc(CATALOGUE[type_]) or "").split())
+
+
+def sample_body(type_: str) -> dict[str, Any]:
+    """A body of *type_* as a receiver would get it."""
+    sample = next(each for each in SAMPLES if each.type == type_)
+    return {"type": type_, "timestamp": _plain(_AT), "data": {**sample.data(), "seq": 4}}
+
+
+def schema(type_: str) -> dict[str, Any]:
+    """JSON Schema (2020-12) of a body of *type_*. Fields may be added later, none is taken away."""
+    from pydantic import TypeAdapter
+
+    data = TypeAdapter(CATALOGUE[type_]).json_schema()
+    definitions = data.pop("$defs", {})
+    data.pop("description", None)
+    data["properties"]["seq"] = {
+        "type": "integer",
+        "minimum": 1,
+        "description": "Order within the call, or within what changed.",
+    }
+    data["required"] = [*data["required"], "seq"]
+    data["properties"]["truncated"] = {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Fields whose text was cut to keep the body small.",
+    }
+    data["properties"]["sample"] = {
+        "type": "boolean",
+        "description": "True when it was sent on request and nothing happened.",
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": type_,
+        "description": summary(type_),
+        "type": "object",
+        "properties": {
+            "type": {"const": type_},
+            "timestamp": {"type": "string", "format": "date-time"},
+            "data": data,
+        },
+        "required": ["type", "timestamp", "data"],
+        **({"$defs": definitions} if definitions else {}),
+    }

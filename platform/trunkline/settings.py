@@ -11,8 +11,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from trunkline.agent.options import AgentOptions, ProviderAccess
 from trunkline.errors import Misconfigured
 from trunkline.kit.blobs import BlobOptions
+from trunkline.kit.crypt import CryptError, Sealer, key_in
 from trunkline.kit.db import DatabaseOptions
+from trunkline.kit.http import Allowed
 from trunkline.trunks.options import TrunkOptions
+from trunkline.webhooks.options import CourierOptions, EndpointOptions
 
 
 class Settings(BaseSettings):
@@ -48,6 +51,27 @@ class Settings(BaseSettings):
     trunkline_host: str = "127.0.0.1"
     trunkline_port: int = Field(8420, ge=0, le=65535)
     """Port of the API and the dashboard; 0 lets the system choose."""
+
+    trunkline_secret_keys: SecretStr | None = None
+    """Keys that stored secrets are sealed with, by commas, the newest first; none means the file
+    ``secret.key`` in the data folder, which is made when it is first needed."""
+    trunkline_webhook_allow: str = ""
+    """Hosts, addresses and networks, by commas, that webhooks may go to though they are not public."""
+    trunkline_webhook_proxy: str | None = None
+    """``http://host:port`` of an outgoing proxy for webhooks."""
+    trunkline_webhook_ca: Path | None = None
+    """Certificates (PEM) trusted for webhooks besides the public ones."""
+
+    @field_validator("trunkline_webhook_allow")
+    @classmethod
+    def _is_allow_list(cls, value: str) -> str:
+        Allowed.parse(_listed(value))
+        return value
+
+    @field_validator("trunkline_webhook_proxy")
+    @classmethod
+    def _is_proxy(cls, value: str | None) -> str | None:
+        return cls._is_address(value)
 
     @field_validator("deepgram_base_url", "openai_base_url", "cartesia_base_url")
     @classmethod
@@ -103,6 +127,26 @@ class Settings(BaseSettings):
             environment=_environment(env_file),
         )
 
+    def endpoints(self) -> EndpointOptions:
+        """Webhooks' slice. Raises Misconfigured when the keys cannot be used or made."""
+        keys = _listed(
+            self.trunkline_secret_keys.get_secret_value() if self.trunkline_secret_keys else ""
+        )
+        try:
+            keys = keys or (key_in(self.trunkline_data.absolute() / "secret.key"),)
+            Sealer(keys)
+        except CryptError as error:
+            raise Misconfigured(f"TRUNKLINE_SECRET_KEYS: {error}") from None
+        return EndpointOptions(keys=keys, allow=_listed(self.trunkline_webhook_allow))
+
+    def courier(self) -> CourierOptions:
+        """The courier's slice. Raises Misconfigured as :meth:`endpoints` does."""
+        return CourierOptions(
+            self.endpoints(),
+            proxy=self.trunkline_webhook_proxy,
+            ca_file=self.trunkline_webhook_ca,
+        )
+
     def agent(self) -> AgentOptions:
         """The agent's slice. Raises Misconfigured naming every provider key that is missing."""
         missing = [
@@ -128,6 +172,10 @@ class Settings(BaseSettings):
 def _environment(env_file: Path | None) -> dict[str, str]:
     given = dotenv_values(env_file) if env_file else {}
     return {**{name: value for name, value in given.items() if value is not None}, **os.environ}
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _access(key: SecretStr | None, base_url: str | None) -> ProviderAccess:

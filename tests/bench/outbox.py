@@ -17,12 +17,14 @@ import structlog
 from trunkline.courier import Courier
 from trunkline.events import TranscriptReady
 from trunkline.kit.clock import utc_now
+from trunkline.kit.crypt import new_key
 from trunkline.kit.db import Database, DatabaseOptions, open_database, upgrade
 from trunkline.outbox.record import record
 from trunkline.sandbox.receiver import Received, Receiver
 from trunkline.webhooks import service
-from trunkline.webhooks.options import CourierOptions
+from trunkline.webhooks.options import CourierOptions, EndpointOptions
 
+HERE = EndpointOptions(keys=(new_key(),), allow=("127.0.0.1",))
 STEADY, PER_SECOND, BURST = 250, 50, 1_000
 
 
@@ -47,9 +49,9 @@ async def measure(url: str) -> None:
     async with Receiver() as receiver:
         async with db.work() as session:
             _, receiver.secret = await service.add_endpoint(
-                session, url=receiver.url, events=["*"], now=utc_now()
+                session, options=HERE, url=receiver.url, events=["*"], now=utc_now()
             )
-        courier = asyncio.create_task(Courier(db, CourierOptions()).run())
+        courier = asyncio.create_task(Courier(db, CourierOptions(HERE)).run())
 
         wanted = STEADY
         waiting = asyncio.create_task(receiver.until(note, within=timedelta(minutes=2)))

@@ -1,7 +1,10 @@
 """The catalogue of events, and which of them an endpoint gets."""
 
 import json
+import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +16,16 @@ from trunkline.events import CATALOGUE, OPT_IN, SAMPLES, Event
 from trunkline.kit.ids import is_id
 from trunkline.webhooks import filters
 
-# The names that design.md promises and that something in this version can raise, and the test event.
+# The names that the design promises, and the test event.
 NAMES = {
     "call.started",
     "call.answered",
+    "call.transferred",
     "call.ended",
+    "call.analyzed",
+    "voicemail.detected",
+    "consent.given",
+    "consent.refused",
     "transcript.turn",
     "transcript.ready",
     "recording.ready",
@@ -89,6 +97,96 @@ def test_an_event_says_in_a_sentence_when_it_fires(sample: Event) -> None:
     sentence = type(sample).__doc__ or ""
     assert not sentence.startswith(f"{type(sample).__name__}(")
     assert sentence.strip().endswith(".")
+
+
+SNAPSHOT = Path(__file__).with_name("event_schemas.json")
+
+
+def _broken(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    """What a receiver that was written for *old* could stumble over in *new*."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        if old != new:
+            yield f"{where}: {json.dumps(old)} became {json.dumps(new)}"
+        return
+    for key, value in old.items():
+        if key in ("description", "title", "$schema"):
+            continue  # words for people
+        if key not in new:
+            yield f"{where}/{key} is gone"
+        elif key == "required":
+            yield from (f"{where}: {name} may be missing" for name in set(value) - set(new[key]))
+        else:
+            yield from _broken(value, new[key], f"{where}/{key}")
+
+
+def test_no_receiver_is_broken_by_a_change_of_the_catalogue() -> None:
+    """No type, field or guarantee of the published schemas is ever taken away; additions are welcome.
+
+    Way out for an addition: TRUNKLINE_WRITE_SCHEMAS=1 pytest tests/unit/test_events.py, and commit the file.
+    For a change that breaks: a new event type beside the old one.
+    """
+    now = {type_: events.schema(type_) for type_ in sorted(CATALOGUE)}
+    old = json.loads(SNAPSHOT.read_text()) if SNAPSHOT.exists() else {}
+    assert not list(_broken(old, now))
+    if os.environ.get("TRUNKLINE_WRITE_SCHEMAS"):
+        SNAPSHOT.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
+    assert json.loads(SNAPSHOT.read_text()) == now, "the schemas have grown: write them (see above)"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "finds"),
+    [
+        ({"a": {"type": "string"}}, {"a": {"type": "integer"}}, "/a/type"),
+        ({"a": {}, "b": {}}, {"a": {}}, "/b is gone"),
+        ({"required": ["a", "b"]}, {"required": ["a"]}, "b may be missing"),
+        ({"anyOf": [{"type": "string"}]}, {"anyOf": [{"type": "null"}]}, "/anyOf"),
+        ({"required": ["a"]}, {"required": ["a", "b"]}, None),  # more is promised
+        ({"a": {}}, {"a": {}, "b": {}}, None),  # more is told
+        ({"description": "x"}, {"description": "y"}, None),
+    ],
+)
+def test_what_counts_as_breaking(old: Any, new: Any, finds: str | None) -> None:
+    """Less, or something else, breaks; more does not."""
+    found = list(_broken(old, new))
+    assert (finds in found[0]) if finds else found == []
+
+
+@each_sample
+def test_a_sample_body_has_all_its_schema_requires(sample: Event) -> None:
+    """The published sample holds the envelope, the data and seq, and nothing the schema does not name."""
+    schema, body = events.schema(sample.type), events.sample_body(sample.type)
+    assert set(schema["required"]) == set(body)
+    data = schema["properties"]["data"]
+    assert set(data["required"]) == set(body["data"]) <= set(data["properties"])
+    assert schema["description"] == events.summary(sample.type)
+
+
+@pytest.mark.parametrize(
+    ("data", "cut"),
+    [
+        ({"text": "é" * 50_000, "id": "x"}, ["text"]),
+        ({"text": "🎧" * 30_000, "summary": "y" * 30_000}, ["text", "summary"]),
+        ({"before": {"note": "z" * 90_000}, "after": {"note": "short"}}, ["before"]),
+        ({"changes": {"name": ["q" * 60_000, "r"]}}, ["changes"]),
+    ],
+    ids=["one", "two", "nested", "in a list"],
+)
+def test_a_long_text_is_cut_and_named(data: dict[str, Any], cut: list[str]) -> None:
+    """A body stays under 20 kB whatever was said, and tells which fields to fetch."""
+    kept = events.fitted(data)
+    assert len(json.dumps(kept)) <= events.MAX_DATA_BYTES
+    assert kept["truncated"] == cut
+
+
+def test_what_fits_is_left_alone() -> None:
+    """No field is added to an event of ordinary size."""
+    assert events.fitted({"text": "x" * 15_000}) == {"text": "x" * 15_000}
+
+
+def test_what_cannot_be_made_to_fit_is_refused() -> None:
+    """Thousands of values are no event."""
+    with pytest.raises(ValueError, match="bytes long"):
+        events.fitted({"changes": {str(n): n for n in range(9_000)}})
 
 
 def test_times_are_utc_with_milliseconds() -> None:

@@ -14,6 +14,7 @@ from trunkline.webhooks.retry import (
     GiveUp,
     RetryAt,
     decide,
+    is_given_up,
 )
 
 NOW = datetime(2026, 1, 15, 9, 30, tzinfo=UTC)
@@ -100,3 +101,23 @@ def test_jitter_is_a_part_of_the_wait(jitter: float) -> None:
     """A jitter that is no part from 0 to 1 is a mistake of the caller."""
     with pytest.raises(ValueError, match="from 0 to 1"):
         decide(attempt=1, status=500, now=NOW, jitter=jitter)
+
+
+@pytest.mark.parametrize(
+    ("days", "failures", "expected"),
+    [
+        (3, 20, True),
+        (2.9, 500, False),  # a long weekend's outage is no reason
+        (30, 19, False),  # two bad events of a quiet endpoint are none either
+        (30, 20, True),
+    ],
+)
+def test_when_an_endpoint_is_given_up(days: float, failures: int, expected: bool) -> None:
+    """It takes both: three days without a success, and twenty failures in a row."""
+    since = NOW - timedelta(days=days)
+    assert is_given_up(failing_since=since, failures=failures, now=NOW) is expected
+
+
+def test_one_that_does_not_fail_is_never_given_up() -> None:
+    """Without a first failure there is nothing to count from."""
+    assert not is_given_up(failing_since=None, failures=99, now=NOW)

@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import delete
@@ -15,18 +16,21 @@ from trunkline.courier import Courier
 from trunkline.errors import Unavailable
 from trunkline.events import DealUpdated, TranscriptReady
 from trunkline.kit.clock import utc_now
+from trunkline.kit.crypt import new_key
 from trunkline.kit.db import Database, DatabaseOptions, open_database
 from trunkline.outbox.record import record
 from trunkline.sandbox.receiver import Answer, Receiver
 from trunkline.webhooks import queries, service, signing
 from trunkline.webhooks.models import Delivery
-from trunkline.webhooks.options import CourierOptions
+from trunkline.webhooks.options import CourierOptions, EndpointOptions
 from trunkline.webhooks.queries import DeliveryLog
 
 HOUR = timedelta(hours=1)
 # Only a wake-up or a due time ends a wait: nothing is delivered by looking often enough.
-PATIENT = CourierOptions(idle=HOUR)
-HASTY = CourierOptions(idle=HOUR, total=timedelta(seconds=1), lease=timedelta(seconds=5))
+# Every receiver here is on loopback.
+HERE = EndpointOptions(keys=(new_key(),), allow=("127.0.0.1", "receiver.example"))
+PATIENT = CourierOptions(HERE, idle=HOUR)
+HASTY = CourierOptions(HERE, idle=HOUR, total=timedelta(seconds=1))
 
 
 class Jitter:
@@ -60,19 +64,19 @@ async def running(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def subscribe(db: Database, url: str, *events: str) -> str:
+async def subscribe(db: Database, url: str, *events: str, **more: Any) -> str:
     async with db.work() as session:
         _, secret = await service.add_endpoint(
-            session, url=url, events=events or ["*"], now=utc_now()
+            session, options=HERE, url=url, events=events or ["*"], now=utc_now(), **more
         )
     return secret
 
 
 @contextlib.asynccontextmanager
-async def receiving(db: Database, *events: str) -> AsyncIterator[Receiver]:
+async def receiving(db: Database, *events: str, **more: Any) -> AsyncIterator[Receiver]:
     """A receiver that is subscribed and knows its secret."""
     async with Receiver() as receiver:
-        receiver.secret = await subscribe(db, receiver.url, *events)
+        receiver.secret = await subscribe(db, receiver.url, *events, **more)
         yield receiver
 
 
@@ -198,15 +202,15 @@ async def test_gone_disables_and_tells_the_others(db: Database) -> None:
 
 
 async def test_one_that_hangs_delays_no_other(db: Database) -> None:
-    """While one receiver answers nothing, it holds its four attempts and another gets everything."""
+    """While one receiver answers nothing, it holds its eight attempts and another gets everything."""
     async with receiving(db) as stuck, receiving(db) as quick, running(db):
         stuck.hold()
         await tell(db, 20)
         await quick.until(lambda received: len(received) == 20)
-        await stuck.until(lambda received: len(received) == 4)
+        await stuck.until(lambda received: len(received) == 8)
         await tell(db, 5, first=21)
         await quick.until(lambda received: len(received) == 25)
-        assert len(stuck.received) == 4
+        assert len(stuck.received) == 8
         stuck.release()
         await stuck.until(lambda received: len(received) == 25)
     assert len(await log(db)) == 50
@@ -248,7 +252,7 @@ async def test_what_a_killed_courier_had_in_hand_is_sent_again_after_its_lease(
     """A courier that ends in mid-delivery leaves it leased; the next one sends it, with the same id."""
     async with receiving(db) as receiver:
         receiver.hold()
-        async with running(db, CourierOptions(idle=HOUR, grace=timedelta(0))):
+        async with running(db, CourierOptions(HERE, idle=HOUR, grace=timedelta(0))):
             await tell(db)
             await receiver.until(lambda received: len(received) == 1)
         receiver.release()
@@ -289,7 +293,7 @@ async def test_a_failed_round_is_logged_and_work_goes_on(sqlite_db: Database) ->
             raise faults.pop()
         return utc_now()
 
-    quick = CourierOptions(idle=timedelta(milliseconds=5))
+    quick = CourierOptions(HERE, idle=timedelta(milliseconds=5))
     with capture_logs() as logs:
         async with receiving(sqlite_db) as receiver, running(sqlite_db, quick, clock=clock):
             await tell(sqlite_db)

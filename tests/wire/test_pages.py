@@ -19,6 +19,7 @@ from trunkline.calls.service import Lease
 from trunkline.crm import service as crm
 from trunkline.kit import phone
 from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
+from trunkline.kit.crypt import new_key
 from trunkline.kit.db import Database
 from trunkline.outbox.publish import publish
 from trunkline.web.app import create_app
@@ -28,12 +29,14 @@ from trunkline.web.dashboard import render, waveform, words
 from trunkline.web.errors import EXPLAINED
 from trunkline.web.options import WebOptions
 from trunkline.webhooks import service as webhooks
+from trunkline.webhooks.options import EndpointOptions
 
 if TYPE_CHECKING:
     from tests.conftest import Make
 
 MS = timedelta(milliseconds=1)
 HERE = ("127.0.0.1", 50_000)
+ENDPOINTS = EndpointOptions(keys=(new_key(),))
 
 
 @pytest.fixture
@@ -332,7 +335,9 @@ async def test_the_number_of_queries_does_not_grow(
         return call.id
 
     async with db.work() as session:
-        await webhooks.add_endpoint(session, url="https://example.com/a", events=["*"], now=now)
+        await webhooks.add_endpoint(
+            session, options=ENDPOINTS, url="https://example.com/a", events=["*"], now=now
+        )
     small = await fill("small", 2)
     with counted(db) as for_list_of_one:
         await shown(pages, "/calls")
@@ -360,7 +365,7 @@ async def test_the_page_tells_the_call_from_beginning_to_end(
     """Turns, tool runs and CRM changes stand in the order in which they happened, times seek."""
     async with db.work() as session:
         await webhooks.add_endpoint(
-            session, url="https://example.com/in", events=["deal.*"], now=now
+            session, options=ENDPOINTS, url="https://example.com/in", events=["deal.*"], now=now
         )
         version = await make.profile(session)
         contact = await make.contact(session)

@@ -28,6 +28,11 @@ def new_id(prefix: str, *, now: datetime) -> str:
     return f"{prefix}_{_encode((millis << _RANDOM_BITS) | tail, 26)}"
 
 
+def lowest_id(prefix: str, *, at: datetime) -> str:
+    """The lowest id that a thing of kind *prefix* made at *at* could have: a bound for a search by time."""
+    return f"{prefix}_{_encode(int(at.timestamp() * 1000) << _RANDOM_BITS, 26)}"
+
+
 def is_id(prefix: str, text: str) -> bool:
     """Whether *text* has the form of an id of kind *prefix*."""
     head, _, tail = text.partition("_")

@@ -1,12 +1,14 @@
 """Write an event beside the change it tells of."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from trunkline.events import Event
+from trunkline.events import Event, fitted
 from trunkline.kit.db import insert_for
 from trunkline.kit.ids import new_id
 from trunkline.outbox.models import EventRow, Stream
@@ -15,25 +17,31 @@ CHANNEL = "trunkline_events"
 """PostgreSQL's channel that is notified when a transaction with events commits."""
 
 
-async def record(session: AsyncSession, event: Event, *, now: datetime) -> EventRow:
+async def record(
+    session: AsyncSession, event: Event, *, now: datetime, sample_for: str | None = None
+) -> EventRow:
     """Add *event* to the session's transaction, with the next ``seq`` of its subject.
+
+    Long texts are cut so that the body stays under 20 kB (:func:`trunkline.events.fitted`). With
+    *sample_for*, an endpoint's id, it is a sample: marked as one, and of that endpoint's subject.
 
     Taking the ``seq`` locks the subject's counter until the transaction ends, so two
     writers of one call never get the same number. Raises ValueError if the event holds a number
     that JSON cannot write (NaN, infinity), before anyone has to read it.
     """
-    upsert = insert_for(session, Stream).values(subject=event.subject, seq=1)
+    subject = sample_for or event.subject
+    upsert = insert_for(session, Stream).values(subject=subject, seq=1)
     upsert = upsert.on_conflict_do_update(
         index_elements=[Stream.subject], set_={"seq": Stream.seq + 1}
     ).returning(Stream.seq)
     seq = (await session.execute(upsert)).scalar_one()
     stamp = now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    body = {"type": event.type, "timestamp": stamp, "data": {**event.data(), "seq": seq}}
-    json.dumps(body, allow_nan=False)
+    data = {**event.data(), "seq": seq, **({"sample": True} if sample_for else {})}
+    body = {"type": event.type, "timestamp": stamp, "data": fitted(data)}
     row = EventRow(
         id=new_id("evt", now=now),
         type=event.type,
-        subject=event.subject,
+        subject=subject,
         seq=seq,
         body=body,
         recorded_at=now,
@@ -48,6 +56,11 @@ async def record(session: AsyncSession, event: Event, *, now: datetime) -> Event
 
 def as_bytes(row: EventRow) -> bytes:
     """The event's body as it goes over the wire; every delivery and every reader gets these very bytes."""
-    body = json.dumps(row.body, separators=(",", ":"), ensure_ascii=False)
+    return encoded(row.body)
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """*body* as the one JSON text that stands for it."""
+    text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
     # Half a surrogate pair, which UTF-8 cannot write, stays the JSON escape it came as.
-    return body.encode("utf-8", "backslashreplace")
+    return text.encode("utf-8", "backslashreplace")

@@ -10,7 +10,7 @@ import fcntl
 import json
 import shutil
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,6 +31,7 @@ from trunkline.sandbox.story import STORIES, seed
 from trunkline.sandbox.watch import Watch, document, hearing, percentile
 from trunkline.settings import Settings
 from trunkline.webhooks import service as webhooks
+from trunkline.webhooks.options import EndpointOptions
 
 MARK = "demo.json"
 """A data folder with this file is the demo's own: a new run may set the last one aside."""
@@ -77,8 +78,13 @@ async def _run(options: DemoOptions, console: Console, stopped: asyncio.Event) -
     now = utc_now()
     lock = prepare(options.data, now=now)
     settings = Settings.load(
-        env_file=None, trunkline_data=options.data, trunkline_database_url=None
+        env_file=None,
+        trunkline_data=options.data,
+        trunkline_database_url=None,
+        # The demo's receiver, and any other that is tried out with it, listens on this machine.
+        trunkline_webhook_allow="127.0.0.1,localhost",
     )
+    endpoints = settings.endpoints()
     await upgrade(settings.database_url)
     db = open_database(settings.database)
     blobs = open_blobs(settings.blobs)
@@ -86,7 +92,7 @@ async def _run(options: DemoOptions, console: Console, stopped: asyncio.Event) -
         stack.callback(lock.close)
         stack.push_async_callback(db.close)
         receiver = await stack.enter_async_context(Receiver())
-        await _furnish(db, receiver, now=now)
+        await _furnish(db, receiver, options=endpoints, now=now)
         console.print("Starting the sandbox's providers, the dashboard and the callers …")
         sandbox = await stack.enter_async_context(
             _child(
@@ -95,7 +101,18 @@ async def _run(options: DemoOptions, console: Console, stopped: asyncio.Event) -
             )
         )
         web = await stack.enter_async_context(
-            _child("trunkline", "serve", "--data", str(options.data), "--port", str(options.port))
+            _child(
+                "trunkline",
+                "serve",
+                "--data",
+                str(options.data),
+                "--port",
+                str(options.port),
+                env={
+                    "TRUNKLINE_WEBHOOK_ALLOW": ",".join(endpoints.allow),
+                    "TRUNKLINE_SECRET_KEYS": ",".join(endpoints.keys),
+                },
+            )
         )
         sandbox_port = int(await sandbox.ready(_START))
         lines: asyncio.Queue[str] = asyncio.Queue()
@@ -208,12 +225,15 @@ async def _next(lines: asyncio.Queue[str], callers: Child) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def _child(
-    module: str, *arguments: str, lines: asyncio.Queue[str] | None = None
+    module: str,
+    *arguments: str,
+    lines: asyncio.Queue[str] | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Child]:
     child = await spawn(
         module,
         *arguments,
-        env={"TRUNKLINE_LOG_LEVEL": "warning"},
+        env={"TRUNKLINE_LOG_LEVEL": "warning", **(env or {})},
         on_line=lines.put_nowait if lines else None,
         on_error_line=lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201
     )
@@ -223,7 +243,9 @@ async def _child(
         await child.stop(_STOP)
 
 
-async def _furnish(db: Database, receiver: Receiver, *, now: datetime) -> None:
+async def _furnish(
+    db: Database, receiver: Receiver, *, options: EndpointOptions, now: datetime
+) -> None:
     async with db.work() as session:
         await seed(session, now=now)
         # What was there before the demo began is no news for its endpoint.
@@ -231,6 +253,7 @@ async def _furnish(db: Database, receiver: Receiver, *, now: datetime) -> None:
             pass
         _, receiver.secret = await webhooks.add_endpoint(
             session,
+            options=options,
             url=receiver.url,
             events=["*"],
             description="The demo's own receiver",

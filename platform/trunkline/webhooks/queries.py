@@ -7,9 +7,12 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, ScalarSelect, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.util import AliasedClass
 
-from trunkline.errors import NotFound
+from trunkline.errors import Invalid, NotFound
 from trunkline.webhooks.models import Attempt, Delivery, Endpoint
+
+PENDING, HELD, DELIVERED, FAILED = "pending", "held", "delivered", "failed"
 
 
 @dataclass(frozen=True)
@@ -21,17 +24,41 @@ class DeliveryLog:
     attempts: Sequence[Attempt]
 
 
-async def endpoints(session: AsyncSession) -> Sequence[Endpoint]:
-    """All endpoints, oldest first."""
-    return (await session.scalars(select(Endpoint).order_by(Endpoint.id))).all()
+async def endpoints(session: AsyncSession, *, deleted: bool = False) -> Sequence[Endpoint]:
+    """All endpoints, oldest first; with *deleted* also those that only the log still names."""
+    query = select(Endpoint).order_by(Endpoint.id)
+    if not deleted:
+        query = query.where(Endpoint.deleted_at.is_(None))
+    return (await session.scalars(query)).all()
 
 
 async def endpoint(session: AsyncSession, endpoint_id: str) -> Endpoint:
-    """The endpoint of that id. Raises NotFound."""
+    """The endpoint of that id. Raises NotFound, also when it was deleted."""
     found = await session.get(Endpoint, endpoint_id)
-    if found is None:
+    if found is None or found.deleted_at is not None:
         raise NotFound(f"there is no endpoint {endpoint_id!r}")
     return found
+
+
+async def switched_off(session: AsyncSession) -> Sequence[Endpoint]:
+    """Endpoints that were switched off because nothing reached them, for a notice to people."""
+    return (
+        await session.scalars(
+            select(Endpoint)
+            .where(Endpoint.deleted_at.is_(None), ~Endpoint.enabled)
+            .where(Endpoint.disabled_reason != "switched off by hand")
+            .order_by(Endpoint.id)
+        )
+    ).all()
+
+
+async def delivery(session: AsyncSession, delivery_id: str) -> DeliveryLog:
+    """One delivery with all its attempts. Raises NotFound."""
+    found = await session.get(Delivery, delivery_id)
+    if found is None:
+        raise NotFound(f"there is no delivery {delivery_id!r}")
+    [log] = await _logs(session, [found])
+    return log
 
 
 async def deliveries_of_subject(session: AsyncSession, subject: str) -> list[DeliveryLog]:
@@ -46,13 +73,28 @@ async def deliveries(
     session: AsyncSession,
     *,
     endpoint_id: str | None = None,
+    state: str | None = None,
+    event_type: str | None = None,
+    subject: str | None = None,
     after: str | None = None,
     limit: int = 50,
 ) -> list[DeliveryLog]:
-    """A page of deliveries with their attempts, newest first; *after* is the last id of the page before."""
+    """A page of deliveries with their attempts, newest first; *after* is the last id of the page before.
+
+    *state* is pending, held, delivered or failed (the dead letters). Raises Invalid for another.
+    """
+    if state not in (None, PENDING, HELD, DELIVERED, FAILED):
+        raise Invalid(f"a delivery is never {state!r}; it is pending, held, delivered or failed")
     query = select(Delivery).order_by(Delivery.id.desc()).limit(limit)
     if endpoint_id is not None:
         query = query.where(Delivery.endpoint_id == endpoint_id)
+    if state is not None:
+        # As a constant, so that the partial index of the dead letters is seen to fit.
+        query = query.where(Delivery.state == literal_column(f"'{state}'"))
+    if event_type is not None:
+        query = query.where(Delivery.event_type == event_type)
+    if subject is not None:
+        query = query.where(Delivery.subject == subject)
     if after is not None:
         query = query.where(Delivery.id < after)
     return await _logs(session, (await session.scalars(query)).all())
@@ -66,13 +108,18 @@ async def _logs(session: AsyncSession, rows: Sequence[Delivery]) -> list[Deliver
         .order_by(Attempt.number)
     ):
         tried[attempt.delivery_id].append(attempt)
-    known = {endpoint.id: endpoint for endpoint in await endpoints(session)}
+    known = {endpoint.id: endpoint for endpoint in await endpoints(session, deleted=True)}
     return [DeliveryLog(row, known[row.endpoint_id], tried[row.id]) for row in rows]
 
 
 def is_pending() -> ColumnElement[bool]:
     """``state = 'pending'`` as a constant: only then does SQLite see that the partial index fits."""
     return Delivery.state == literal_column("'pending'")
+
+
+def is_queued(table: type[Delivery] | AliasedClass[Delivery] = Delivery) -> ColumnElement[bool]:
+    """Pending or held, written as the partial index of the queues has it."""
+    return table.state.in_([literal_column("'pending'"), literal_column("'held'")])
 
 
 def first_due() -> ScalarSelect[datetime]:
@@ -86,7 +133,16 @@ def first_due() -> ScalarSelect[datetime]:
 
 
 async def next_due(session: AsyncSession, *, skip: Collection[str] = ()) -> datetime | None:
-    """When the next delivery to an enabled endpoint is due, those to the endpoints *skip* left out."""
-    return await session.scalar(
-        select(func.min(first_due())).where(Endpoint.enabled, Endpoint.id.not_in(skip))
+    """When the next delivery to an enabled endpoint is due, those to the endpoints *skip* left out.
+
+    A rate limit counts: what it holds back is not due before it lets go.
+    """
+    found = await session.execute(
+        select(first_due(), Endpoint.not_before).where(Endpoint.enabled, Endpoint.id.not_in(skip))
     )
+    dues = [
+        max(first, not_before) if not_before else first
+        for first, not_before in found
+        if first is not None
+    ]
+    return min(dues, default=None)

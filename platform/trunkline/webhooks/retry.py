@@ -23,6 +23,20 @@ LONGEST_WAIT = timedelta(hours=28)
 """No ``Retry-After`` is obeyed for longer than this."""
 
 
+FAILING_FOR = timedelta(days=3)
+FAILURES_IN_A_ROW = 20
+"""An endpoint is switched off when nothing has reached it for three days, as long as one delivery is
+tried, and at least 20 attempts have failed since: more than two deliveries make, so a quiet endpoint is
+not given up for one bad event."""
+
+
+def is_given_up(*, failing_since: datetime | None, failures: int, now: datetime) -> bool:
+    """Whether an endpoint is to be switched off that failed so often in a row since *failing_since*."""
+    if failing_since is None:
+        return False
+    return failures >= FAILURES_IN_A_ROW and now - failing_since >= FAILING_FOR
+
+
 @dataclass(frozen=True)
 class Delivered:
     """The receiver has it."""
