@@ -2,6 +2,7 @@
 
 * TrunklineError        "error"          something we can name went wrong
   x Invalid             "invalid"        what was given has the wrong form
+    + KeyReused         "idempotency_key_reused"  the key belongs to another request
   x NotFound            "not_found"      nothing has that id or number
   x Conflict            "conflict"       it clashes with what is there
     + IllegalTransition "illegal_transition"  a call cannot do that in its state
@@ -28,6 +29,12 @@ class Invalid(TrunklineError):
     """What was given has the wrong form."""
 
     code = "invalid"
+
+
+class KeyReused(Invalid):
+    """An ``Idempotency-Key`` came a second time, with another request than the first."""
+
+    code = "idempotency_key_reused"
 
 
 class NotFound(TrunklineError):

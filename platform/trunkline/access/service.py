@@ -16,9 +16,15 @@ SCOPES: dict[str, str] = {
     "calls:read": "Calls with their transcript, tool runs, CRM changes and webhook deliveries.",
     "recordings:read": "The sound of a call.",
     "contacts:read": "Contacts, companies, deals and activities.",
+    "contacts:write": "Make and change contacts, deals and activities.",
+    "events:read": "Every event, as a log to be read from any point on.",
     "webhooks:read": "Webhook endpoints and their deliveries.",
+    "webhooks:write": "Make and change endpoints, send tests, send deliveries again.",
 }
 """What a key may be allowed: scope → what it opens."""
+
+READS = tuple(scope for scope in SCOPES if scope.endswith(":read"))
+"""Scopes that change nothing."""
 
 PREFIX = "tl_"
 """Begins every key, so that scanners for leaked secrets can find one."""

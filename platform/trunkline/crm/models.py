@@ -1,4 +1,5 @@
-"""Tables of the CRM: contacts and their numbers, companies, pipelines, deals, activities, the ledger."""
+"""Tables of the CRM: contacts and their numbers, companies, pipelines, deals, activities, the ledger, and
+what other systems call each of them."""
 
 from datetime import datetime
 from typing import Any
@@ -106,6 +107,22 @@ class Activity(Base):
     created_at: Mapped[datetime]
 
     __table_args__ = (Index("ix_activities_contact_id_created_at", "contact_id", "created_at"),)
+
+
+class ExternalId(Base):
+    """What another system calls a contact, deal or activity. One thing may have a name in several systems."""
+
+    __tablename__ = "external_ids"
+
+    entity: Mapped[str] = mapped_column(String(20), primary_key=True)
+    """contact, deal or activity."""
+    source: Mapped[str] = mapped_column(String(20), primary_key=True)
+    """The system, by the name it gives itself: ``hubspot``."""
+    external_id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    entity_id: Mapped[str] = mapped_column(String(40))
+    created_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_external_ids_entity_entity_id", "entity", "entity_id"),)
 
 
 class Change(Base):

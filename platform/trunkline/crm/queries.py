@@ -13,6 +13,7 @@ from trunkline.crm.models import (
     Contact,
     ContactPhone,
     Deal,
+    ExternalId,
     Pipeline,
 )
 from trunkline.errors import NotFound
@@ -90,6 +91,37 @@ async def open_deals(session: AsyncSession, contact_id: str) -> Sequence[Deal]:
         .order_by(Deal.id.desc())
     )
     return (await session.scalars(statement)).all()
+
+
+async def activity(session: AsyncSession, activity_id: str) -> Activity:
+    """The activity. Raises NotFound."""
+    found = await session.get(Activity, activity_id)
+    if found is None:
+        raise NotFound(f"no activity {activity_id}")
+    return found
+
+
+async def by_external_id(
+    session: AsyncSession, entity: str, source: str, external_id: str
+) -> str | None:
+    """Our id of what *source* calls *external_id*; *entity* is contact, deal or activity."""
+    return await session.scalar(
+        select(ExternalId.entity_id).where(
+            ExternalId.entity == entity,
+            ExternalId.source == source,
+            ExternalId.external_id == external_id,
+        )
+    )
+
+
+async def external_ids(session: AsyncSession, entity: str, entity_id: str) -> dict[str, str]:
+    """What other systems call it: source → external id."""
+    rows = await session.execute(
+        select(ExternalId.source, ExternalId.external_id)
+        .where(ExternalId.entity == entity, ExternalId.entity_id == entity_id)
+        .order_by(ExternalId.source)
+    )
+    return {row.source: row.external_id for row in rows}
 
 
 async def last_activities(

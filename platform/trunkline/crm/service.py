@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,6 +18,7 @@ from trunkline.crm.models import (
     Contact,
     ContactPhone,
     Deal,
+    ExternalId,
     Pipeline,
 )
 from trunkline.errors import Conflict, Invalid, NotFound, Refused
@@ -70,20 +71,22 @@ async def create_contact(
     company: str | None = None,
     email: str | None = None,
     tags: Sequence[str] = (),
+    do_not_call: bool = False,
+    contact_id: str | None = None,
     cause: Cause,
     now: datetime,
 ) -> Contact:
-    """Add a person; *name* is None while it is not known.
+    """Add a person; *name* is None while it is not known. *contact_id* is a fresh id to take.
 
     Raises Invalid for a blank name, company, tag or a wrong address, Conflict when a number belongs
     to someone else.
     """
     contact = Contact(
-        id=new_id("con", now=now),
+        id=contact_id or new_id("con", now=now),
         name=_name(name),
         email=_email(email),
         tags=_tags(tags),
-        do_not_call=False,
+        do_not_call=do_not_call,
         source=cause.source,
         created_at=now,
         updated_at=now,
@@ -100,6 +103,7 @@ async def create_contact(
         "company": contact.company.name if contact.company else None,
         "email": contact.email,
         "tags": contact.tags,
+        "do_not_call": do_not_call,
     }
     _write(session, "contact", contact.id, CREATED, None, after, cause=cause, now=now)
     created = events.ContactCreated(contact.id, contact.name, cause.source, cause.evidence)
@@ -119,9 +123,7 @@ async def update_contact(
 
     What is the same already leaves no trace. Raises NotFound, or Invalid for other fields and wrong values.
     """
-    if unknown := sorted(changes.keys() - _CONTACT_FIELDS):
-        known = ", ".join(sorted(_CONTACT_FIELDS))
-        raise Invalid(f"a contact has no field {', '.join(unknown)} to set; there are {known}")
+    _only("a contact", changes, _CONTACT_FIELDS)
     contact = await _locked_contact(session, contact_id)
     changed: dict[str, list[Any]] = {}
     for field, value in changes.items():
@@ -188,19 +190,20 @@ async def create_deal(
     pipeline: str,
     stage: str,
     amount: Money,
+    deal_id: str | None = None,
     cause: Cause,
     now: datetime,
 ) -> Deal:
-    """Add a deal. Raises NotFound (contact, pipeline), or Invalid (title, stage, amount)."""
-    if amount.minor < 0 or not (
-        len(amount.currency) == 3 and amount.currency.isascii() and amount.currency.isupper()
-    ):
-        raise Invalid(f"{amount} is no amount of a deal; write minor units and a code like USD")
+    """Add a deal. *deal_id* is a fresh id to take.
+
+    Raises NotFound (contact, pipeline), or Invalid (title, stage, amount).
+    """
+    _amount(amount)
     contact = await queries.contact(session, contact_id) if contact_id else None
     at = await _stage(session, pipeline, stage)
     deal = Deal(
-        id=new_id("deal", now=now),
-        title=_text(title, "a deal's title", 200),
+        id=deal_id or new_id("deal", now=now),
+        title=_title(title),
         contact_id=contact.id if contact else None,
         company_id=contact.company_id if contact else None,
         pipeline=pipeline,
@@ -233,13 +236,38 @@ async def move_deal(
 
     Raises NotFound, or Invalid naming the stages there are.
     """
+    return await update_deal(session, deal_id, {"stage": stage}, cause=cause, now=now)
+
+
+async def update_deal(
+    session: AsyncSession,
+    deal_id: str,
+    changes: Mapping[str, Any],
+    *,
+    cause: Cause,
+    now: datetime,
+) -> Deal:
+    """Set any of title, contact_id, stage, amount_minor and currency; one event tells of all that changed.
+
+    What is the same already leaves no trace. Raises NotFound (deal, contact), or Invalid for other
+    fields and wrong values.
+    """
+    _only("a deal", changes, _DEAL_FIELDS)
     deal = await _locked_deal(session, deal_id)
-    at = await _stage(session, deal.pipeline, stage)
-    before = deal.stage
-    if at.name != before:
-        _put(deal, at, now=now)
-        _write(session, "deal", deal.id, "stage", before, at.name, cause=cause, now=now)
-        await _tell_deal(session, deal, {"stage": before}, {"stage": at.name}, cause=cause, now=now)
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    for field, value in changes.items():
+        was = getattr(deal, field)
+        await _set_deal(session, deal, field, value, now=now)
+        if (becomes := getattr(deal, field)) != was:
+            before[field], after[field] = was, becomes
+    if after:
+        deal.updated_at = now
+        for field in after:
+            _write(
+                session, "deal", deal.id, field, before[field], after[field], cause=cause, now=now
+            )
+        await _tell_deal(session, deal, before, after, cause=cause, now=now)
     return deal
 
 
@@ -254,11 +282,13 @@ async def log_activity(
     contact_id: str | None,
     deal_id: str | None = None,
     due_at: datetime | None = None,
+    activity_id: str | None = None,
     cause: Cause,
     now: datetime,
 ) -> Activity:
     """Write down a call, note, task or meeting; a task, and only a task, has *due_at*.
 
+    *activity_id* is a fresh id to take.
     Raises Invalid, NotFound (contact, deal), or Conflict when the deal is somebody else's.
     """
     if kind not in KINDS:
@@ -272,9 +302,9 @@ async def log_activity(
         if contact_id is not None and deal.contact_id not in (None, contact_id):
             raise Conflict(f"deal {deal_id} belongs to another contact than {contact_id}")
     activity = Activity(
-        id=new_id("act", now=now),
+        id=activity_id or new_id("act", now=now),
         kind=kind,
-        summary=_text(summary, "a summary", 10_000),
+        summary=_summary(summary),
         contact_id=contact_id,
         deal_id=deal_id,
         call_id=cause.call_id,
@@ -310,13 +340,32 @@ async def complete_task(
     session: AsyncSession, activity_id: str, *, cause: Cause, now: datetime
 ) -> Activity:
     """Mark a task as done; nothing happens if it is. Raises NotFound, or Invalid if it is no task."""
+    return await update_activity(session, activity_id, {"done_at": now}, cause=cause, now=now)
+
+
+async def update_activity(
+    session: AsyncSession,
+    activity_id: str,
+    changes: Mapping[str, Any],
+    *,
+    cause: Cause,
+    now: datetime,
+) -> Activity:
+    """Set the summary, or of a task also due_at and done_at; what is done stays done when it was.
+
+    What is the same already leaves no trace. Raises NotFound, or Invalid for other fields and wrong values.
+    """
+    _only("an activity", changes, _ACTIVITY_FIELDS)
     activity = await _locked_activity(session, activity_id)
-    if activity.kind != "task":
-        raise Invalid(f"activity {activity_id} is a {activity.kind}; only a task can be done")
-    if activity.done_at is None:
-        activity.done_at = now
-        _write(session, "activity", activity.id, "done_at", None, _iso(now), cause=cause, now=now)
-        await session.flush()
+    for field, value in changes.items():
+        before = _activity_value(activity, field)
+        if field == "done_at" and before is not None and value is not None:
+            continue
+        _set_activity(activity, field, value)
+        after = _activity_value(activity, field)
+        if after != before:
+            _write(session, "activity", activity.id, field, before, after, cause=cause, now=now)
+    await session.flush()
     return activity
 
 
@@ -372,12 +421,16 @@ async def _undo_field(session: AsyncSession, change: Change, *, now: datetime) -
             contact.updated_at = now
         case "deal":
             deal = await _locked_deal(session, change.entity_id)
-            _unchanged(change, deal.stage)
-            _put(deal, await _stage(session, deal.pipeline, str(change.before)), now=now)
+            _unchanged(change, getattr(deal, change.field))
+            await _set_deal(session, deal, change.field, change.before, now=now)
+            deal.updated_at = now
         case _:
             activity = await _locked_activity(session, change.entity_id)
-            _unchanged(change, _iso(activity.done_at))
-            activity.done_at = datetime.fromisoformat(change.before) if change.before else None
+            _unchanged(change, _activity_value(activity, change.field))
+            before = change.before
+            if change.field != "summary" and before is not None:
+                before = datetime.fromisoformat(before)
+            _set_activity(activity, change.field, before)
     await session.flush()
 
 
@@ -408,6 +461,12 @@ async def _undo_creation(session: AsyncSession, change: Change) -> None:
             raise Conflict(f"deal {row.id} has activities; undo those first")
     else:
         row = await _locked_activity(session, change.entity_id)
+    # Another system that still names it makes it anew.
+    await session.execute(
+        delete(ExternalId).where(
+            ExternalId.entity == change.entity, ExternalId.entity_id == change.entity_id
+        )
+    )
     await session.delete(row)
     await session.flush()
 
@@ -423,6 +482,14 @@ def _unchanged(change: Change, current: Any) -> None:
 # --- what the verbs share ----------------------------------------------------------------------
 
 _CONTACT_FIELDS = frozenset({"name", "email", "tags", "do_not_call", "company"})
+_DEAL_FIELDS = frozenset({"title", "contact_id", "stage", "amount_minor", "currency"})
+_ACTIVITY_FIELDS = frozenset({"summary", "due_at", "done_at"})
+
+
+def _only(what: str, changes: Mapping[str, Any], fields: frozenset[str]) -> None:
+    if unknown := sorted(changes.keys() - fields):
+        known = ", ".join(sorted(fields))
+        raise Invalid(f"{what} has no field {', '.join(unknown)} to set; there are {known}")
 
 
 def _contact_value(contact: Contact, field: str) -> Any:
@@ -459,6 +526,43 @@ async def _set_contact(
             for e164 in value:
                 if e164 not in _numbers(contact):
                     await _attach(session, contact, PhoneNumber(e164), label=None, now=now)
+
+
+async def _set_deal(
+    session: AsyncSession, deal: Deal, field: str, value: Any, *, now: datetime
+) -> None:
+    match field:
+        case "title":
+            deal.title = _title(value)
+        case "stage":
+            _put(deal, await _stage(session, deal.pipeline, str(value)), now=now)
+        case "contact_id":
+            contact = None if value is None else await queries.contact(session, value)
+            deal.contact_id = contact.id if contact else None
+            deal.company_id = contact.company_id if contact else None
+        case "amount_minor":
+            deal.amount_minor = _amount(Money(value, deal.currency)).minor
+        case "currency":
+            deal.currency = _amount(Money(deal.amount_minor, value)).currency
+
+
+def _activity_value(activity: Activity, field: str) -> Any:
+    """A field as the ledger has it."""
+    value = getattr(activity, field)
+    return value if field == "summary" else _iso(value)
+
+
+def _set_activity(activity: Activity, field: str, value: Any) -> None:
+    if field == "summary":
+        activity.summary = _summary(value)
+        return
+    if activity.kind != "task":
+        raise Invalid(
+            f"activity {activity.id} is a {activity.kind}; only a task is due and can be done"
+        )
+    if field == "due_at" and value is None:
+        raise Invalid("a task needs the time it is due")
+    setattr(activity, field, value)
 
 
 async def _tell_contact(
@@ -613,6 +717,22 @@ def _text(text: Any, what: str, longest: int) -> str:
     if len(trimmed) > longest:
         raise Invalid(f"{what} may have {longest} characters, not {len(trimmed)}")
     return trimmed
+
+
+def _title(title: Any) -> str:
+    return _text(title, "a deal's title", 200)
+
+
+def _summary(summary: Any) -> str:
+    return _text(summary, "a summary", 10_000)
+
+
+def _amount(amount: Money) -> Money:
+    """*amount*, if a deal can be worth it. Raises Invalid."""
+    code = amount.currency
+    if amount.minor < 0 or not (len(code) == 3 and code.isascii() and code.isupper()):
+        raise Invalid(f"{amount} is no amount of a deal; write minor units and a code like USD")
+    return amount
 
 
 def _name(name: str | None) -> str | None:

@@ -66,6 +66,11 @@ EXPLAINED: dict[str, Explained] = {
         "Read `detail` and `errors`: they name each field and what it must be. "
         "A cursor is to be sent back exactly as it was given.",
     ),
+    "idempotency_key_reused": Explained(
+        "The Idempotency-Key belongs to another request",
+        "The same key came before, within a day, with another address or body.",
+        "Send each new request with a new key, and repeat a request with the same key and body.",
+    ),
     "not_found": Explained(
         "Nothing is there",
         "No thing has that id, or no page has that address.",
