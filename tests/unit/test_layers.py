@@ -16,7 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "cli",
         "sandbox",
         "settings",
-        "agent web courier guardian trunks",
+        "agent web courier guardian listen trunks",
         "desk",
         "calls crm webhooks profiles access",
         "outbox",

@@ -8,18 +8,19 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from sqlalchemy import text
 
-import trunkline.web.routes.calls as calls_routes
 from trunkline.errors import Unavailable
 from trunkline.kit.blobs import Blobs
 from trunkline.kit.clock import Clock, utc_now
 from trunkline.kit.db import Database
 from trunkline.web import errors
 from trunkline.web.auth import LoopbackOnly
+from trunkline.web.bell import Bell
 from trunkline.web.dashboard import pages
 from trunkline.web.deps import Parts, Web
 from trunkline.web.envelope import Envelope
 from trunkline.web.errors import Problem, documented
 from trunkline.web.options import WebOptions
+from trunkline.web.routes import activities, calls, contacts, deals, events, hooks, webhooks
 
 _READY_WITHIN_S = 2.0
 """The database must answer in this time, or the server is not ready."""
@@ -64,8 +65,9 @@ def create_app(db: Database, blobs: Blobs, options: WebOptions, clock: Clock = u
     app = FastAPI(
         title="Trunkline", version="1", docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    app.state.web = Web(db, blobs, options, clock)
-    app.include_router(calls_routes.router)
+    app.state.web = Web(db, blobs, options, clock, Bell(db))
+    for room in (calls, contacts, deals, activities, events, webhooks, hooks):
+        app.include_router(room.router)
     app.include_router(probes)
     app.include_router(pages.help_router)
     if options.dashboard:

@@ -6,10 +6,13 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from trunkline.errors import Misconfigured
 from trunkline.kit.blobs import Blobs
 from trunkline.kit.clock import Clock
 from trunkline.kit.db import Database
+from trunkline.web.bell import Bell
 from trunkline.web.options import WebOptions
+from trunkline.webhooks.options import EndpointOptions
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,20 @@ class Web:
     blobs: Blobs
     options: WebOptions
     clock: Clock
+    bell: Bell
 
     def now(self) -> datetime:
         """The present moment, in UTC."""
         return self.clock()
+
+    @property
+    def endpoint_options(self) -> EndpointOptions:
+        """What endpoints are made with. Raises Misconfigured when the server was given none."""
+        if self.options.endpoints is None:
+            raise Misconfigured(
+                "this server was started without a key for the secrets of endpoints"
+            )
+        return self.options.endpoints
 
 
 def web(request: Request) -> Web:

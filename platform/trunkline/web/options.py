@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from trunkline.webhooks.options import EndpointOptions
+
 
 @dataclass(frozen=True)
 class WebOptions:
@@ -9,3 +11,6 @@ class WebOptions:
 
     dashboard: bool = True
     """Whether the pages for people are served. They answer only this machine: there is no login."""
+    endpoints: EndpointOptions | None = None
+    """What may be an endpoint, and how its secrets are kept. Without it endpoints can be seen and
+    deleted, but neither made nor changed."""

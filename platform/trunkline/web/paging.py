@@ -1,10 +1,9 @@
-"""Cursors: where a page of calls stops, as one opaque word for a URL.
+"""Cursors: where a page of calls, events or other things stops, as one opaque word for a URL.
 
 The word begins with the version of its form, so that a later form can still read this one.
 """
 
 import base64
-import binascii
 from datetime import datetime
 
 from trunkline.calls.queries import Cursor
@@ -15,10 +14,13 @@ _VERSION = "1"
 _MAX_LENGTH = 200
 
 
+_EVENTS = "e1"
+_IDS = "i1"
+
+
 def write(cursor: Cursor) -> str:
     """The cursor as one word of URL-safe characters."""
-    text = f"{_VERSION}|{cursor.started_at.isoformat()}|{cursor.id}"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return _word(f"{_VERSION}|{cursor.started_at.isoformat()}|{cursor.id}")
 
 
 def read(word: str | None) -> Cursor | None:
@@ -26,17 +28,63 @@ def read(word: str | None) -> Cursor | None:
     if word is None:
         return None
     try:
-        if len(word) > _MAX_LENGTH:
-            raise ValueError("too long")
-        padded = word + "=" * (-len(word) % 4)
-        raw = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True)
-        version, moment, call_id = raw.decode("ascii").split("|")
+        version, moment, call_id = _parts(word)
         started_at = datetime.fromisoformat(moment)
-    except (ValueError, binascii.Error):
+    except ValueError:
         raise _not_ours() from None
     if version != _VERSION or started_at.tzinfo is None or not is_id("call", call_id):
         raise _not_ours()
     return Cursor(started_at, call_id)
+
+
+def write_position(position: int) -> str:
+    """A place in the log of events as one word of URL-safe characters."""
+    return _word(f"{_EVENTS}|{position}")
+
+
+def read_position(word: str | None) -> int:
+    """The place in the log of events that *word* is; 0, the beginning, for none. Raises Invalid."""
+    if word is None:
+        return 0
+    try:
+        version, text = _parts(word)
+    except ValueError:
+        raise _not_ours() from None
+    # More digits than a BIGINT holds are none of ours either.
+    if version != _EVENTS or not text.isdecimal() or len(text) > 18:
+        raise _not_ours()
+    return int(text)
+
+
+def write_id(id_: str) -> str:
+    """The last thing of a page that is ordered by id, as one word of URL-safe characters."""
+    return _word(f"{_IDS}|{id_}")
+
+
+def read_id(prefix: str, word: str | None) -> str | None:
+    """The id of kind *prefix* that *word* holds; None for none. Raises Invalid."""
+    if word is None:
+        return None
+    try:
+        version, id_ = _parts(word)
+    except ValueError:
+        raise _not_ours() from None
+    if version != _IDS or not is_id(prefix, id_):
+        raise _not_ours()
+    return id_
+
+
+def _word(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _parts(word: str) -> list[str]:
+    """What was joined by bars. Raises ValueError."""
+    if len(word) > _MAX_LENGTH:
+        raise ValueError("too long")
+    padded = word + "=" * (-len(word) % 4)
+    raw = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True)
+    return raw.decode("ascii").split("|")
 
 
 def _not_ours() -> Invalid:

@@ -1,0 +1,150 @@
+"""/v1: contacts, as other systems push and read them."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.responses import Response
+
+from trunkline.access.models import ApiKey
+from trunkline.crm import models, queries, upsert
+from trunkline.crm.upsert import Named
+from trunkline.web.auth import needs
+from trunkline.web.deps import Parts
+from trunkline.web.errors import documented
+from trunkline.web.once import DoOnce
+from trunkline.web.routes.pushed import CONTACT_ID, OurId, Pushed, Text, given, numbers
+
+router = APIRouter(prefix="/v1", tags=["contacts"])
+
+_AT = "2026-01-15T09:30:00Z"
+
+
+class ContactPush(Pushed):
+    """A contact of yours."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "source": "hubspot",
+                    "external_id": "48213",
+                    "name": "Dana Whitfield",
+                    "phones": ["+1 202 555 0134"],
+                    "company": "Whitfield Bakery",
+                    "email": "dana@example.com",
+                    "tags": ["vip"],
+                }
+            ]
+        }
+    )
+
+    id: OurId | None = Field(None, description="Ours, when you know it.", examples=[CONTACT_ID])
+    phones: list[str] = Field(
+        [], max_length=20, description="Added to those there are. A number belongs to one contact."
+    )
+    region: str | None = Field(
+        None,
+        description="Where numbers without a country code are: two letters of ISO 3166.",
+        examples=["US"],
+    )
+    name: str | None = Field(None, max_length=200, examples=["Dana Whitfield"])
+    company: str | None = Field(
+        None, max_length=200, description="By its name; made if it is new.", examples=["Acme"]
+    )
+    email: str | None = Field(None, max_length=320, examples=["dana@example.com"])
+    tags: list[Text] = Field([], max_length=50, description="Replace those there are.")
+    do_not_call: bool = False
+
+
+class PhoneOut(BaseModel):
+    """A telephone number of a contact."""
+
+    e164: str = Field(examples=["+12025550134"])
+    label: str | None = Field(examples=["desk"])
+
+
+class ContactOut(BaseModel):
+    """A contact."""
+
+    id: str = Field(examples=[CONTACT_ID])
+    name: str | None = Field(examples=["Dana Whitfield"])
+    phones: list[PhoneOut]
+    company: str | None = Field(examples=["Whitfield Bakery"])
+    email: str | None = Field(examples=["dana@example.com"])
+    tags: list[str] = Field(examples=[["vip"]])
+    do_not_call: bool
+    external_ids: dict[str, str] = Field(
+        description="What other systems call it, by source.", examples=[{"hubspot": "48213"}]
+    )
+    source: str = Field(description="Who made it.", examples=["hubspot"])
+    created_at: datetime = Field(examples=[_AT])
+    updated_at: datetime = Field(examples=[_AT])
+
+
+class ContactPushed(BaseModel):
+    """The contact as it is now."""
+
+    created: bool = Field(description="Whether it was new.")
+    contact: ContactOut
+
+
+async def _out(session: AsyncSession, contact: models.Contact) -> ContactOut:
+    return ContactOut(
+        id=contact.id,
+        name=contact.name,
+        phones=[PhoneOut(e164=row.e164, label=row.label) for row in contact.phones],
+        company=contact.company.name if contact.company else None,
+        email=contact.email,
+        tags=contact.tags,
+        do_not_call=contact.do_not_call,
+        external_ids=await queries.external_ids(session, "contact", contact.id),
+        source=contact.source,
+        created_at=contact.created_at,
+        updated_at=contact.updated_at,
+    )
+
+
+@router.post(
+    "/contacts:upsert", operation_id="upsert_contact", summary="Make or update a contact",
+    response_model=ContactPushed,
+    responses={
+        201: {"model": ContactPushed, "description": "It was new."},
+        **documented(401, 403, 404, 409, 422),
+    },
+)  # fmt: skip
+async def upsert_contact(
+    body: ContactPush, parts: Parts, once: DoOnce, key: ApiKey = needs("contacts:write")
+) -> Response:
+    """Found by `id`, by `external_id`, else by its numbers; made if nothing matches.
+
+    Fields that are left out stay as they are. What changed stands in the ledger and raises
+    `contact.created` or `contact.updated` with your `source`.
+    """
+    cause, now = body.cause, parts.now()
+    phones = numbers(body.phones, region=body.region)
+    named = Named(cause.source, body.id, body.external_id, phones)
+    fields = given(body, "name", "company", "email", "tags", "do_not_call")
+
+    async def work(session: AsyncSession) -> tuple[int, BaseModel]:
+        contact, created = await upsert.upsert_contact(session, named, fields, cause=cause, now=now)
+        shown = ContactPushed(created=created, contact=await _out(session, contact))
+        return 201 if created else 200, shown
+
+    return await once.run(work)
+
+
+@router.get(
+    "/contacts/{contact_id}", operation_id="get_contact", summary="Get a contact",
+    responses=documented(401, 403, 404, 422),
+)  # fmt: skip
+async def get_contact(
+    contact_id: Annotated[str, Path(description="The contact's id.", examples=[CONTACT_ID])],
+    parts: Parts,
+    key: ApiKey = needs("contacts:read"),
+) -> ContactOut:
+    """One contact with its numbers and what other systems call it."""
+    async with parts.db.look() as session:
+        return await _out(session, await queries.contact(session, contact_id))

@@ -1,0 +1,84 @@
+"""/v1/hooks: REST hooks, as Zapier, n8n and Make subscribe (https://resthooks.org)."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.responses import Response
+
+from trunkline.access.models import ApiKey
+from trunkline.errors import NotFound
+from trunkline.web.auth import needs
+from trunkline.web.deps import Parts
+from trunkline.web.errors import documented
+from trunkline.web.once import DoOnce
+from trunkline.web.routes.webhooks import ENDPOINT_ID
+from trunkline.webhooks import queries, service
+
+router = APIRouter(prefix="/v1", tags=["hooks"])
+
+
+class NewHook(BaseModel):
+    """A subscription. What else an automation tool sends along is let pass."""
+
+    target_url: str = Field(examples=["https://hooks.zapier.com/hooks/standard/1/abc"])
+    event: str = Field(
+        description="A type, `call.*`, or `*`.", examples=["call.ended"], max_length=100
+    )
+    ignored_sources: list[str] = Field(
+        [], description="Events with this `data.source` are left out.", examples=[["zapier"]]
+    )
+
+
+class Hook(BaseModel):
+    """The subscription."""
+
+    id: str = Field(description="For DELETE /v1/hooks/{id}.", examples=[ENDPOINT_ID])
+    secret: str = Field(
+        description="Proves deliveries, for those who check. Shown this once.",
+        examples=["whsec_plJ3nmyCDGBKInavdOK15jsl"],
+    )
+
+
+@router.post(
+    "/hooks", operation_id="create_hook", summary="Subscribe", status_code=201,
+    response_model=Hook, responses=documented(401, 403, 422),
+)  # fmt: skip
+async def create_hook(
+    body: NewHook, parts: Parts, once: DoOnce, key: ApiKey = needs("webhooks:write")
+) -> Response:
+    """Sends the event to `target_url` from now on. An answer of 410 ends the subscription.
+
+    For samples of the event: GET /v1/events/samples?type=…
+    """
+
+    async def work(session: AsyncSession) -> tuple[int, BaseModel]:
+        endpoint, secret = await service.add_endpoint(
+            session,
+            options=parts.endpoint_options,
+            url=body.target_url,
+            events=[body.event],
+            ignored_sources=body.ignored_sources,
+            hook=True,
+            now=parts.now(),
+        )
+        return 201, Hook(id=endpoint.id, secret=secret)
+
+    return await once.run(work, secret=True)
+
+
+@router.delete(
+    "/hooks/{hook_id}", operation_id="delete_hook", summary="Unsubscribe", status_code=204,
+    responses=documented(401, 403, 404, 422),
+)  # fmt: skip
+async def delete_hook(
+    hook_id: Annotated[str, Path(description="The hook's id.", examples=[ENDPOINT_ID])],
+    parts: Parts,
+    key: ApiKey = needs("webhooks:write"),
+) -> None:
+    """Nothing more is sent to it."""
+    async with parts.db.work() as session:
+        if not (await queries.endpoint(session, hook_id)).hook:
+            raise NotFound(f"{hook_id} is no hook; DELETE /v1/endpoints/{hook_id} removes it")
+        await service.remove_endpoint(session, hook_id, now=parts.now())
