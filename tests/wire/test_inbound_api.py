@@ -1,6 +1,7 @@
 """What other systems push: contacts, deals and activities under their own ids, each request done once."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -376,6 +377,39 @@ async def test_a_wrong_deal_or_activity_is_refused_whole(
     )
     assert await events(db) == before
     assert (await count(db, Deal), await count(db, Activity)) == (1, 1)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
+@pytest.mark.parametrize(
+    ("what", "field"),
+    [
+        ("contacts", "name"),
+        ("contacts", "company"),
+        ("contacts", "email"),
+        ("contacts", "external_id"),
+        ("contacts", "id"),
+        ("deals", "title"),
+        ("deals", "stage"),
+        ("deals", "pipeline"),
+        ("activities", "summary"),
+        ("activities", "external_id"),
+    ],
+)
+async def test_no_text_breaks_the_server(
+    api: httpx.AsyncClient, db: Database, what: str, field: str, text: str
+) -> None:
+    """What a database cannot store, NUL or half a surrogate pair, is refused and never answered with 500."""
+    base: dict[str, Any] = {
+        "contacts": DANA,
+        "deals": {**FIBER, "contact": None},
+        "activities": {"kind": "note", "summary": "x"},
+    }[what]
+    body = json.dumps({**base, field: text})
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}
+    answer = await api.post(f"/v1/{what}:upsert", content=body, headers=headers)
+    assert answer.status_code < 500, answer.text
+    if answer.is_success:  # SQLite can hold NUL
+        assert db.dialect == "sqlite"
 
 
 # --- once --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Endpoints and deliveries over the API: made, changed, tried, followed, repaired."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,17 +12,20 @@ from sqlalchemy import select
 
 from trunkline.access import service as access
 from trunkline.access.models import IdempotencyKey
+from trunkline.courier import Courier
 from trunkline.events import SAMPLES, Event
 from trunkline.kit.blobs import BlobOptions, open_blobs
+from trunkline.kit.clock import utc_now
 from trunkline.kit.crypt import Sealer
 from trunkline.kit.db import Database
 from trunkline.outbox.publish import publish
 from trunkline.outbox.record import record
+from trunkline.sandbox.receiver import Receiver
 from trunkline.web.app import create_app
 from trunkline.web.options import WebOptions
 from trunkline.webhooks import service
 from trunkline.webhooks.models import Endpoint
-from trunkline.webhooks.options import EndpointOptions
+from trunkline.webhooks.options import CourierOptions, EndpointOptions
 
 KEYS = ("WkWhWz3kX0gGgCkM4wDRoJrEkXIcrQPpP5cWbqkqW5M=",)
 SAMPLE = {sample.type: sample for sample in SAMPLES}
@@ -478,3 +482,52 @@ async def test_without_a_key_for_secrets_none_is_made(
         answer = await client.post("/v1/endpoints", json=NEW)
         assert (answer.status_code, answer.json()["code"]) == (500, "misconfigured")
         assert (await client.get("/v1/endpoints")).json() == {"data": []}
+
+
+# --- the whole way -----------------------------------------------------------------------------
+
+
+async def test_the_journey_of_an_integrator(db: Database, tmp_path: Path, token: str) -> None:
+    """Create, get the test, verify it; break the receiver, see the failed attempt, mend it, resend."""
+    options = EndpointOptions(KEYS, allow=("127.0.0.1",))
+    blobs = open_blobs(BlobOptions(str(tmp_path / "blobs")))
+    app = create_app(db, blobs, WebOptions(endpoints=options), utc_now)
+    courier = asyncio.create_task(Courier(db, CourierOptions(options), jitter=lambda: 1.0).run())
+    transport = httpx.ASGITransport(app=app, client=("203.0.113.9", 4711))
+    try:
+        async with (
+            httpx.AsyncClient(transport=transport, base_url="https://trunkline.example") as api,
+            Receiver() as receiver,
+        ):
+            api.headers["Authorization"] = f"Bearer {token}"
+            receiver.hold()
+            endpoint = await made(api, url=receiver.url, events=["call.*"], send_test=True)
+            receiver.secret = endpoint["secret"]
+            receiver.release()
+            (test,) = await receiver.until(lambda received: len(received) == 1)
+            assert (test.type, test.verified) == ("endpoint.test", True)
+            receiver.answer(500)
+            async with db.work() as session:
+                await record(session, SAMPLE["call.ended"], now=utc_now())
+            await receiver.until(lambda received: len(received) == 2)
+            row = await _settled(api, attempts=1)
+            assert (row["state"], row["last_status"]) == ("pending", 500)
+            answer = await api.post(f"/v1/deliveries/{row['id']}/resend")
+            assert answer.status_code == 202
+            (_, first, second) = await receiver.until(lambda received: len(received) == 3)
+            assert (second.verified, second.raw) == (True, first.raw)
+            assert second.event_id == first.event_id == row["event_id"]
+            assert (await _settled(api, attempts=2))["state"] == "delivered"
+    finally:
+        courier.cancel()
+        await asyncio.gather(courier, return_exceptions=True)
+
+
+async def _settled(api: httpx.AsyncClient, *, attempts: int) -> dict[str, Any]:
+    """The delivery of call.ended once so many attempts at it are stored."""
+    async with asyncio.timeout(20):
+        while True:
+            for row in await deliveries(api, type="call.ended"):
+                if row["attempt_count"] >= attempts:
+                    return row
+            await asyncio.sleep(0)

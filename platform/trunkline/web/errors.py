@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -313,6 +313,14 @@ async def _on_storage_trouble(request: Request, error: Exception) -> Response:
     )
 
 
+async def _on_unstorable(request: Request, error: Exception) -> Response:
+    # NUL, which PostgreSQL's text cannot hold, or half a surrogate pair, which UTF-8 cannot write.
+    log.warning("request_unstorable", path=request.url.path, error=type(error).__name__)
+    return problem(
+        request, 422, Invalid.code, "The request holds a character or number that cannot be stored."
+    )
+
+
 def install(app: FastAPI) -> None:
     """Let *app* answer every error in these words."""
     app.add_exception_handler(TrunklineError, _on_trunkline_error)
@@ -320,6 +328,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_exception)
     for trouble in (OperationalError, PoolTimeout, BlobsUnavailable):
         app.add_exception_handler(trouble, _on_storage_trouble)
+    for unstorable in (DataError, UnicodeEncodeError):
+        app.add_exception_handler(unstorable, _on_unstorable)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
