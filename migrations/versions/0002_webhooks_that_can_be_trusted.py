@@ -12,6 +12,7 @@ depends_on = None
 
 _QUEUED = sa.text("state IN ('pending', 'held')")
 _FAILED = sa.text("state = 'failed'")
+_PENDING = sa.text("state = 'pending'")
 
 
 def _moment(name: str) -> sa.Column:
@@ -50,6 +51,13 @@ def upgrade() -> None:
         batch_op.add_column(
             sa.Column("resent_after", sa.Integer(), server_default="0", nullable=False)
         )
+        batch_op.drop_index("ix_deliveries_due")
+        batch_op.create_index(
+            "ix_deliveries_due",
+            ["endpoint_id", "next_at", "id"],
+            sqlite_where=_PENDING,
+            postgresql_where=_PENDING,
+        )
         batch_op.create_index(
             "ix_deliveries_queue",
             ["endpoint_id", "subject", "position"],
@@ -72,6 +80,13 @@ def downgrade() -> None:
     with op.batch_alter_table("deliveries") as batch_op:
         batch_op.drop_index("ix_deliveries_failed")
         batch_op.drop_index("ix_deliveries_queue")
+        batch_op.drop_index("ix_deliveries_due")
+        batch_op.create_index(
+            "ix_deliveries_due",
+            ["endpoint_id", "next_at"],
+            sqlite_where=_PENDING,
+            postgresql_where=_PENDING,
+        )
         batch_op.drop_column("resent_after")
         batch_op.drop_column("position")
     # What is left of deleted endpoints would come alive, and what is held could never be sent.

@@ -112,7 +112,7 @@ class Courier:
         try:
             async with Client(
                 connect=options.connect,
-                max_connections=options.max_in_flight,
+                max_connections=options.max_per_endpoint,
                 allowed=self._allowed,
                 proxy=options.proxy,
                 ca_file=options.ca_file,
@@ -165,6 +165,9 @@ class Courier:
             return await self._round(client)
         except Exception:
             log.exception("courier_round_failed")
+            # What cannot be settled would be sent twice: what is queued is left to its lease.
+            for hand in self._hands.values():
+                hand.queued.clear()
             return self._options.idle
 
     async def _round(self, client: Client) -> timedelta:
@@ -338,6 +341,7 @@ class Courier:
                 content=claimed.body,
                 total=options.total,
                 max_body_bytes=options.max_body_bytes,
+                key=claimed.endpoint_id,
             )
             error = reply.problem
         except HttpFailed as failure:

@@ -259,8 +259,18 @@ class _Guard(httpcore.AsyncNetworkBackend):
         await self._inner.sleep(seconds)
 
 
+@dataclass
+class _Pool:
+    inner: httpcore.AsyncConnectionPool
+    used_at: float = 0.0
+
+    @property
+    def busy(self) -> bool:
+        return any(not connection.is_idle() for connection in self.inner.connections)
+
+
 class Client:
-    """A pool of connections; open it with ``async with``."""
+    """Connections that are kept and used again; open it with ``async with``."""
 
     def __init__(
         self,
@@ -271,7 +281,8 @@ class Client:
         proxy: str | None = None,
         ca_file: Path | None = None,
     ) -> None:
-        """*connect* bounds the making of a connection, name and TLS included.
+        """*connect* bounds the making of a connection, name and TLS included; *max_connections* is for
+        each key that :meth:`exchange` is given.
 
         With *proxy* (``http://host:port``) all goes through it, and the checking of addresses behind
         names is the proxy's, as with stripe/smokescreen. *ca_file* holds certificates that are trusted
@@ -282,26 +293,42 @@ class Client:
             trusted.load_verify_locations(ca_file)
         self._allowed = allowed
         self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolve")
-        limits: dict[str, Any] = {
+        self._limits: dict[str, Any] = {
             "ssl_context": trusted,
             "max_connections": max_connections,
             "max_keepalive_connections": max_connections,
             "keepalive_expiry": _KEPT_OPEN_S,
         }
         self._connect_s = connect.total_seconds()
-        self._proxied = proxy is not None
-        self._pools: dict[str, httpcore.AsyncConnectionPool]
-        if proxy is not None:
-            pool = httpcore.AsyncHTTPProxy(proxy_url=proxy, **limits)
-            self._pools = {"https": pool, "http": pool}
-        else:
-            self._pools = {
-                scheme: httpcore.AsyncConnectionPool(
-                    network_backend=_Guard(allowed, self._resolvers, plain=scheme == "http"),
-                    **limits,
-                )
-                for scheme in ("https", "http")
-            }
+        self._proxy = proxy
+        # httpcore looks at every connection of a pool for every request, so pools are kept small.
+        self._pools: dict[tuple[str, str], _Pool] = {}
+        self._tidied_at = 0.0
+
+    def _pool(self, key: str, scheme: str) -> httpcore.AsyncConnectionPool:
+        now = asyncio.get_running_loop().time()
+        pool = self._pools.get((key, scheme))
+        if pool is None:
+            made: httpcore.AsyncConnectionPool
+            if self._proxy is not None:
+                made = httpcore.AsyncHTTPProxy(proxy_url=self._proxy, **self._limits)
+            else:
+                guard = _Guard(self._allowed, self._resolvers, plain=scheme == "http")
+                made = httpcore.AsyncConnectionPool(network_backend=guard, **self._limits)
+            pool = self._pools[(key, scheme)] = _Pool(made)
+        pool.used_at = now
+        return pool.inner
+
+    async def _tidy(self) -> None:
+        """Close the pools that nobody has used for as long as a connection is kept."""
+        now = asyncio.get_running_loop().time()
+        if now - self._tidied_at < _KEPT_OPEN_S:
+            return
+        self._tidied_at = now
+        for key, pool in list(self._pools.items()):
+            if not pool.busy and now - pool.used_at > _KEPT_OPEN_S:
+                del self._pools[key]
+                await pool.inner.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -313,7 +340,7 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         for pool in self._pools.values():
-            await pool.aclose()
+            await pool.inner.aclose()
         self._resolvers.shutdown(wait=False, cancel_futures=True)
 
     async def exchange(
@@ -325,21 +352,23 @@ class Client:
         content: bytes,
         total: timedelta,
         max_body_bytes: int,
+        key: str = "",
     ) -> Reply:
         """Ask once, and return the answer with at most *max_body_bytes* of its body.
 
-        All of it together takes at most *total*. Raises HttpFailed when no status came by then.
+        Connections are shared among the requests of one *key*. All of it together takes at most *total*.
+        Raises HttpFailed when no status came by then.
         """
         status, kept = 0, bytearray()
         answered: dict[str, str] = {}
         problem = None
         try:
             scheme, host, target = _target(url)
-            if self._proxied and (wrong := problem_with(httpx.URL(url), self._allowed)):
+            if self._proxy and (wrong := problem_with(httpx.URL(url), self._allowed)):
                 raise AddressRefused(wrong)
             async with (
                 asyncio.timeout(total.total_seconds()),
-                self._pools[scheme].stream(
+                self._pool(key, scheme).stream(
                     method,
                     target,
                     headers=[
@@ -363,6 +392,7 @@ class Client:
             problem = f"the body did not end {within}" if status else f"no answer came {within}"
         except (*_FAILURES, AddressRefused, OSError, ValueError, RuntimeError) as error:
             problem = _in_words(error)
+        await self._tidy()
         if not status:
             raise HttpFailed(problem or "no answer came")
         return Reply(status, answered, bytes(kept[:max_body_bytes]), problem)

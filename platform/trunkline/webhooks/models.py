@@ -75,9 +75,11 @@ class Delivery(Base):
         Index("uq_deliveries_endpoint_event", "endpoint_id", "event_id", unique=True),
         Index(
             "ix_deliveries_due",
-            # The next of one endpoint is found in one step, however long its queue.
+            # The next of one endpoint is found in one step, however long its queue, also when a whole
+            # batch of it is due at the same moment.
             "endpoint_id",
             "next_at",
+            "id",
             sqlite_where=text("state = 'pending'"),
             postgresql_where=text("state = 'pending'"),
         ),

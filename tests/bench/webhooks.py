@@ -1,0 +1,297 @@
+"""How fast, how soon, how fairly webhooks are delivered. Run: python -m tests.bench.webhooks [--full]
+
+Couriers are processes of their own; the receiver, which is as cheap as can be, is this one, on the same
+cores. It measures SQLite in a temporary folder and, where its programs are installed, a PostgreSQL of its
+own (fsync off, as in the tests: what a power cut would lose is a bench's).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+import structlog
+from sqlalchemy import func, insert, select
+from tests.bench.sink import Got, Sink
+from tests.conftest import PostgresServer, postgres_binaries
+
+from trunkline.courier import Courier
+from trunkline.events import TranscriptReady
+from trunkline.kit.clock import utc_now
+from trunkline.kit.crypt import new_key
+from trunkline.kit.db import Database, DatabaseOptions, open_database, upgrade
+from trunkline.kit.ids import new_id
+from trunkline.outbox.models import EventRow
+from trunkline.outbox.publish import publish
+from trunkline.outbox.record import record
+from trunkline.webhooks import service
+from trunkline.webhooks.models import Delivery, Endpoint
+from trunkline.webhooks.options import CourierOptions, EndpointOptions
+
+_KEY = "TRUNKLINE_BENCH_KEY"
+_RATE_PER_S = 50
+
+
+def here() -> EndpointOptions:
+    """Receivers on this machine; the key is handed to the couriers by the environment."""
+    return EndpointOptions(keys=(os.environ.setdefault(_KEY, new_key()),), allow=("127.0.0.1",))
+
+
+async def deliver(url: str) -> None:
+    """Be a courier until killed."""
+    db = open_database(DatabaseOptions(url))
+    await Courier(db, CourierOptions(here())).run()
+
+
+@contextlib.asynccontextmanager
+async def couriers(url: str, count: int) -> AsyncIterator[None]:
+    """*count* couriers, processes of their own."""
+    running = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.bench.webhooks", "--courier", url
+        )
+        for _ in range(count)
+    ]
+    try:
+        yield
+    finally:
+        for each in running:
+            each.terminate()
+        await asyncio.gather(*(each.wait() for each in running))
+
+
+async def subscribe(db: Database, sink: Sink, *paths: str, ordered: bool = False) -> dict[str, str]:
+    """An endpoint for each of *paths*; path → secret."""
+    secrets = {}
+    async with db.work() as session:
+        for path in paths:
+            _, secrets[path] = await service.add_endpoint(
+                session,
+                options=here(),
+                url=sink.url(path),
+                events=["*"],
+                ordered=ordered,
+                now=utc_now(),
+            )
+    return secrets
+
+
+async def tell(db: Database, first: int, count: int) -> None:
+    """Commit *count* events, numbered from *first*, of twenty calls."""
+    async with db.work() as session:
+        for number in range(first, first + count):
+            await record(session, TranscriptReady(f"call_{number % 20}", number), now=utc_now())
+
+
+async def sustained(
+    url: str, *, events: int, couriers_count: int, dead: int = 0, published: bool = False
+) -> float:
+    """Deliveries in a second from the first to the last of a backlog, four endpoints, all verified.
+
+    With *published* the deliveries are made beforehand, and only the sending is measured.
+    """
+    db, sink = open_database(DatabaseOptions(url)), Sink()
+    await sink.open()
+    secrets = await subscribe(db, sink, *(f"live{n}" for n in range(4)))
+    await subscribe(db, sink, *(f"dead{n}" for n in range(dead)))
+    for first in range(0, events, 250):
+        await tell(db, first, 250)
+    while published:
+        async with db.work() as session:
+            batch = await publish(session)
+            await service.fan_out(session, batch, now=utc_now())
+            published = bool(batch)
+    total = events * 4
+    async with couriers(url, couriers_count):
+        if not await sink.until(lambda got: len(got) >= total, within_s=180):
+            raise RuntimeError(f"only {len(sink.got)} of {total} arrived")
+    assert sink.verified(secrets) == len(sink.got)
+    await sink.close()
+    await db.close()
+    # The first hundred show processes starting; the last few, the end of the work.
+    middle = sorted(each.at for each in sink.got)[100:-20]
+    return len(middle) / (middle[-1] - middle[0])
+
+
+async def latency(url: str, *, seconds: int) -> tuple[float, float]:
+    """Milliseconds from commit to receipt at 50 events in a second: half of them, and 99 of 100."""
+    db, sink = open_database(DatabaseOptions(url)), Sink()
+    await sink.open()
+    await subscribe(db, sink, "live0")
+    committed: list[float] = []
+    async with couriers(url, 1):
+        await tell(db, 0, 1)
+        await sink.until(lambda got: len(got) == 1, within_s=60)
+        began = time.perf_counter()
+        for number in range(1, seconds * _RATE_PER_S + 1):
+            await tell(db, number, 1)
+            committed.append(time.perf_counter())
+            await asyncio.sleep(max(0.0, began + number / _RATE_PER_S - time.perf_counter()))
+        wanted = len(committed) + 1
+        await sink.until(lambda got: len(got) >= wanted, within_s=60)
+    await sink.close()
+    await db.close()
+
+    def number_of(got: Got) -> int:
+        return int(got.body.split(b'"turns":')[1].split(b",")[0])
+
+    waits = sorted(
+        1000 * (each.at - committed[number_of(each) - 1]) for each in sink.got if number_of(each)
+    )
+    return waits[len(waits) // 2], waits[int(len(waits) * 0.99)]
+
+
+async def claim_time(url: str, *, backlog: int) -> list[tuple[int, float]]:
+    """Median milliseconds of a claim of 64, with a small backlog and with a large one."""
+    db, sink, found = open_database(DatabaseOptions(url)), Sink(port=1), []
+    await subscribe(db, sink, *(f"live{n}" for n in range(4)))
+    await tell(db, 0, 1)
+    async with db.look() as session:
+        endpoint_ids = (await session.scalars(select(Endpoint.id))).all()
+        event_id = (await session.scalars(select(EventRow.id))).one()
+    have = 0
+    for target in (1_000, backlog):
+        while have < target:
+            now = utc_now()
+            rows = [
+                {
+                    "id": new_id("dlv", now=now),
+                    "endpoint_id": endpoint_ids[n % 4],
+                    # Only what is claimed is looked up, and that is long before any of these.
+                    "event_id": event_id if have + n < 4 else f"evt_{have + n}",
+                    "event_type": "transcript.ready",
+                    "subject": f"call_{n % 20}",
+                    "position": have + n,
+                    "state": "pending",
+                    "attempts": 0,
+                    "resent_after": 0,
+                    "next_at": now,
+                    "created_at": now,
+                }
+                for n in range(min(5_000, target - have))
+            ]
+            async with db.work() as session:
+                await (await session.connection()).execute(insert(Delivery.__table__), rows)  # type: ignore[arg-type]
+            have += len(rows)
+        times = []
+        for _ in range(21):
+            began = time.perf_counter()
+            with contextlib.suppress(_Undo):
+                async with db.work() as session:
+                    for id_ in endpoint_ids:
+                        taken = service._take(id_, limit=16, until=utc_now(), now=utc_now())
+                        await session.execute(taken)
+                    times.append(1000 * (time.perf_counter() - began))
+                    raise _Undo
+        found.append((target, sorted(times)[10]))
+    async with db.look() as session:
+        assert await session.scalar(select(func.count()).select_from(Delivery)) == backlog
+    await db.close()
+    return found
+
+
+class _Undo(Exception):
+    """Ends a transaction without a commit."""
+
+
+@contextlib.contextmanager
+def databases() -> Iterator[dict[str, "Fresh"]]:
+    """Each kind of database there is."""
+    with contextlib.ExitStack() as stack:
+        kinds: dict[str, Fresh] = {}
+        binaries = postgres_binaries()
+        if binaries is not None:
+            server = PostgresServer(binaries)
+            stack.callback(server.stop)
+            server.start()
+            kinds["postgresql"] = Fresh(server=server)
+        else:
+            print("PostgreSQL is not installed: not measured")
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        kinds["sqlite"] = Fresh(folder=folder)
+        yield kinds
+
+
+class Fresh:
+    """Makes migrated, empty databases of one kind."""
+
+    def __init__(self, *, server: PostgresServer | None = None, folder: Path | None = None) -> None:
+        self.server, self._folder, self._made = server, folder, 0
+
+    async def url(self) -> str:
+        if self.server:
+            return self.server.url(await asyncio.to_thread(self.server.clone))
+        assert self._folder
+        self._made += 1
+        template, path = self._folder / "empty.db", self._folder / f"{self._made}.db"
+        if not template.exists():
+            await upgrade(f"sqlite+aiosqlite:///{template}")
+        shutil.copyfile(template, path)
+        return f"sqlite+aiosqlite:///{path}"
+
+
+async def measure(kind: str, fresh: Fresh, *, quick: bool, full: bool) -> None:
+    """Print the figures of one database."""
+    events = 500 if quick else 2_000
+    count = 2 if kind == "postgresql" else 1
+    rate = await sustained(await fresh.url(), events=events, couriers_count=count)
+    print(
+        f"{kind}: {rate:.0f} signed deliveries/s sustained, {count} courier(s), {events * 4} in all"
+    )
+    if kind == "postgresql" and not quick:
+        one = await sustained(await fresh.url(), events=events, couriers_count=1)
+        print(f"{kind}: {one:.0f} signed deliveries/s sustained, 1 courier")
+    half, most = await latency(await fresh.url(), seconds=5 if quick else 20)
+    print(f"{kind}: committed → received at {_RATE_PER_S}/s: p50 {half:.1f} ms, p99 {most:.1f} ms")
+    rates: dict[int, list[float]] = {0: [], 1: []}
+    for _ in range(1 if quick else 3):
+        # In turn, because the machine is shared and its load changes.
+        for dead, found in rates.items():
+            found.append(
+                await sustained(
+                    await fresh.url(),
+                    events=events,
+                    couriers_count=count,
+                    dead=dead,
+                    published=True,
+                )
+            )
+    alone, beside = (median(found) for found in rates.values())
+    print(
+        f"{kind}: to four endpoints {alone:.0f}/s; beside a fifth that never answers {beside:.0f}/s "
+        f"({100 * (beside - alone) / alone:+.0f} %)"
+    )
+    backlog = 1_000_000 if full else 100_000
+    for size, ms in await claim_time(await fresh.url(), backlog=backlog):
+        print(f"{kind}: claim of 64 with a backlog of {size:,}: {ms:.1f} ms")
+
+
+async def main(arguments: Sequence[str]) -> None:
+    """Measure, or be a courier."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--courier", metavar="URL", help=argparse.SUPPRESS)
+    parser.add_argument("--full", action="store_true", help="a backlog of a million")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the events")
+    given = parser.parse_args(arguments)
+    if given.courier:
+        await deliver(given.courier)
+        return
+    here()
+    print(f"{os.cpu_count()} cores, load before: {os.getloadavg()[0]:.1f}")
+    with databases() as kinds:
+        for kind, fresh in kinds.items():
+            await measure(kind, fresh, quick=given.quick, full=given.full)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(sys.argv[1:]))
