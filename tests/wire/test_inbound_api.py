@@ -399,17 +399,25 @@ async def test_no_text_breaks_the_server(
     api: httpx.AsyncClient, db: Database, what: str, field: str, text: str
 ) -> None:
     """What a database cannot store, NUL or half a surrogate pair, is refused and never answered with 500."""
-    base: dict[str, Any] = {
+    bases: dict[str, dict[str, Any]] = {
         "contacts": DANA,
         "deals": {**FIBER, "contact": None},
         "activities": {"kind": "note", "summary": "x"},
-    }[what]
-    body = json.dumps({**base, field: text})
+    }
+    body = json.dumps({**bases[what], field: text})
     headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}
     answer = await api.post(f"/v1/{what}:upsert", content=body, headers=headers)
     assert answer.status_code < 500, answer.text
     if answer.is_success:  # SQLite can hold NUL
         assert db.dialect == "sqlite"
+
+
+@pytest.mark.parametrize("body", ["", "{", "[" * 100_000, "null", "[]", '"x"', "NaN"])
+async def test_a_body_that_is_none_is_refused(api: httpx.AsyncClient, body: str) -> None:
+    """Broken off, nested without end, or not an object: told in a sentence."""
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}
+    answer = await api.post("/v1/contacts:upsert", content=body, headers=headers)
+    assert_problem(answer, 422, "invalid", "body")
 
 
 # --- once --------------------------------------------------------------------------------------

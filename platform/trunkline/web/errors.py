@@ -290,6 +290,8 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = error.status_code
+    if status == 400 and is_api(request.url.path):  # nested too deep, or broken off
+        return problem(request, 422, Invalid.code, "The body cannot be read as JSON.")
     code = re.sub(r"[^a-z]+", "_", HTTPStatus(status).phrase.lower()).strip("_")
     detail = error.detail
     if status == 404:
