@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trunkline.agent.audio import FRAME, SILENCE
 from trunkline.errors import Invalid
 from trunkline.sandbox.caller import (
     LINES,
@@ -20,7 +21,6 @@ from trunkline.sandbox.caller import (
     StayOn,
     load_line,
 )
-from trunkline.sandbox.loopback import FRAME, SILENCE
 from trunkline.sandbox.story import STORIES
 
 LOUD = np.full(FRAME, 3000, dtype="<i2").tobytes()

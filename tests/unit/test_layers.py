@@ -33,7 +33,14 @@ TOP = frozenset(
 
 ONLY_IN = {
     "fastapi": ("web/",),
-    "livekit": ("agent/", "kit/livekit.py", "sandbox/loopback.py", "sandbox/callers.py"),
+    "livekit": (
+        "agent/",
+        "kit/livekit.py",
+        "sandbox/loopback.py",
+        "sandbox/callers.py",
+        "sandbox/sip.py",
+        "web/routes/livekit.py",
+    ),
     "pocketsphinx": ("sandbox/ears.py",),
     "espeakng_loader": ("sandbox/voice.py",),
 }

@@ -1,6 +1,9 @@
 """What is known of a call when it comes in, before anything is looked up. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from trunkline.desk import sip
 
 
 @dataclass(frozen=True)
@@ -19,3 +22,18 @@ class Arrival:
     participant: str | None = None
     sip_call_id: str | None = None
     sip_trunk_id: str | None = None
+
+
+def from_sip(room: str, identity: str, attributes: Mapping[str, str]) -> Arrival:
+    """The arrival of a SIP participant, as far as its *attributes* tell. Never fails."""
+    call = sip.read(attributes)
+    return Arrival(
+        room=room,
+        channel="sip",
+        from_raw=call.from_raw,
+        to_raw=call.to_raw or "",
+        direction=call.direction,
+        participant=sip.clean(identity),
+        sip_call_id=call.call_id,
+        sip_trunk_id=call.trunk_id,
+    )

@@ -38,6 +38,9 @@ class Line(Protocol):
     async def hang_up(self) -> None:
         """End the call from our side. Safe to repeat, and before it was answered."""
 
+    async def leave(self) -> None:
+        """Step out and leave the caller to the agent who took the call over. Safe to repeat."""
+
     def tap(self, tap: Tap | None) -> None:
         """Copy both sides' audio, from the answer on, to *tap* (None: no longer)."""
 

@@ -3,6 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Literal
+
+from trunkline.kit.blobs import BlobOptions
+from trunkline.kit.db import DatabaseOptions
+from trunkline.kit.livekit import LiveKitOptions
 
 
 @dataclass(frozen=True)
@@ -32,3 +37,24 @@ class AgentOptions:
     """Keys pressed closer together than this are one input."""
     tool_delays: Mapping[str, timedelta] = field(default_factory=dict)
     """Tool name → extra wait before it writes, to try out slow systems. Empty in production."""
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What ``trunkline worker`` needs; goes to its job processes, which read no environment."""
+
+    livekit: LiveKitOptions
+    database: DatabaseOptions
+    blobs: BlobOptions
+    agent: AgentOptions
+    capacity: int = 6
+    """Calls that this worker takes at once. Above zero."""
+    warm: int = 2
+    """Processes that wait for a call with everything loaded. A call that finds none waits for one."""
+    host: str = "127.0.0.1"
+    port: int = 8422
+    """Where /health and /ready answer; 0 takes any free port."""
+    drain: timedelta = timedelta(minutes=30)
+    """How long calls may go on once the worker is told to stop."""
+    log: Literal["json", "console"] = "console"
+    log_level: str = "info"

@@ -100,14 +100,15 @@ async def answer(line: Line, services: Services) -> Outcome:
     call = _Call(line, services, talk)
     # Until all is stored: without a sign of life the guardian would take a slow ending for a dead agent.
     alive = asyncio.create_task(_beat(services, talk), name="heartbeat")
+    reason = EndReason.INTERNAL_ERROR
     try:
         try:
             reason = await call.run()
         except Exception:
             log.exception("call_failed")
-            reason = EndReason.INTERNAL_ERROR
         finally:
-            await line.hang_up()
+            # Whoever took the call over still talks to the caller.
+            await (line.leave() if reason is EndReason.AGENT_LOST else line.hang_up())
         ended_at = services.clock()
         await call.wind_up()
         return await _close(services, lease, reason, ended_at, call.failure)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from trunkline.agent.audio import FRAME, FRAME_S, SILENCE
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.errors import Invalid
-from trunkline.sandbox.loopback import FRAME, FRAME_S, SILENCE
 
 LINES = Path(__file__).parent / "lines"
 

@@ -1,0 +1,174 @@
+"""Both directions of a line: between the frames of an AgentSession and 20 ms of PCM16 at LINE_RATE_HZ.
+
+A line owns one ``Intake`` and one ``Playout`` and moves them by its own clock.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+
+from livekit import rtc
+from livekit.agents import io
+
+from trunkline.agent.line import LINE_RATE_HZ
+
+FRAME_S = 0.020
+FRAME = int(LINE_RATE_HZ * FRAME_S)
+SILENCE = bytes(FRAME * 2)
+
+
+class Intake(io.AudioInput):
+    """The caller's voice on its way to the session."""
+
+    def __init__(self) -> None:
+        super().__init__(label="line")
+        self._frames: asyncio.Queue[rtc.AudioFrame | None] = asyncio.Queue()
+
+    def push(self, pcm: bytes) -> None:
+        """The caller's next 20 ms."""
+        self._frames.put_nowait(rtc.AudioFrame(pcm, LINE_RATE_HZ, 1, len(pcm) // 2))
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._frames.put_nowait(None)
+
+    async def __anext__(self) -> rtc.AudioFrame:
+        frame = await self._frames.get()
+        if frame is None:
+            raise StopAsyncIteration
+        return frame
+
+
+class Playout(io.AudioOutput):
+    """The agent's voice on its way to the caller, played in real time by the line's clock.
+
+    One segment is everything from the first frame captured to the flush; each ends in exactly
+    one ``playback_finished``, or the session would wait for ever. *take_back* is asked when the
+    voice is cut: it takes back what the line has but did not play yet and says how many seconds.
+    """
+
+    def __init__(self, take_back: Callable[[], float] = lambda: 0.0) -> None:
+        super().__init__(
+            label="line", capabilities=io.AudioOutputCapabilities(pause=True), sample_rate=None
+        )
+        self._take_back = take_back
+        self._queue: deque[bytes] = deque()
+        self._rest = b""
+        self._down: rtc.AudioResampler | None = None
+        self._open = False
+        self._flushed = False
+        self._started = False
+        self._paused = False
+        self._closed = False
+        self._played_s = 0.0
+        self._drained = asyncio.Event()
+        self._drained.set()
+        """Clear from a flush until what was flushed has been played."""
+
+    async def capture_frame(self, frame: rtc.AudioFrame) -> None:
+        await super().capture_frame(frame)
+        # A sentence that comes before the last one has been played waits its turn.
+        await self._drained.wait()
+        self._open = True
+        if self._down is None:
+            self._down = rtc.AudioResampler(
+                frame.sample_rate,
+                LINE_RATE_HZ,
+                num_channels=1,
+                quality=rtc.AudioResamplerQuality.HIGH,
+            )
+        for piece in self._down.push(frame):
+            self._append(bytes(piece.data))
+
+    def flush(self) -> None:
+        super().flush()
+        if not self._open:
+            return
+        if self._down is not None:
+            for piece in self._down.flush():
+                self._append(bytes(piece.data))
+            self._down = None
+        if self._rest:
+            self._queue.append(self._rest.ljust(FRAME * 2, b"\0"))
+            self._rest = b""
+        self._flushed = True
+        self._drained.clear()
+        if self._closed or not self._queue:
+            self._finish(interrupted=self._closed)
+
+    def clear_buffer(self) -> None:
+        if self._open:
+            self._finish(interrupted=True)
+
+    def close(self) -> None:
+        """The line is gone: whatever is still said is over as soon as it is complete."""
+        self._closed = True
+        self.clear_buffer()
+
+    def pause(self) -> None:
+        super().pause()
+        self._paused = True
+
+    def resume(self) -> None:
+        super().resume()
+        self._paused = False
+
+    def next_frame(self) -> bytes | None:
+        """The next 20 ms to be played; None when there is nothing to say."""
+        if self._paused or not self._queue:
+            return None
+        if not self._started:
+            self._started = True
+            self.on_playback_started(created_at=time.time())
+        frame = self._queue.popleft()
+        self._played_s += FRAME_S
+        if self._flushed and not self._queue:
+            self._finish(interrupted=False)
+        return frame
+
+    def _append(self, pcm: bytes) -> None:
+        data = self._rest + pcm
+        whole = len(data) - len(data) % (FRAME * 2)
+        self._queue.extend(data[i : i + FRAME * 2] for i in range(0, whole, FRAME * 2))
+        self._rest = data[whole:]
+
+    def _finish(self, *, interrupted: bool) -> None:
+        played = self._played_s - (self._take_back() if interrupted else 0.0)
+        self._queue.clear()
+        self._rest, self._down = b"", None
+        self._open = self._flushed = self._started = False
+        self._played_s = 0.0
+        self._drained.set()
+        with contextlib.suppress(RuntimeError):  # the loop is closing
+            self.on_playback_finished(playback_position=max(0.0, played), interrupted=interrupted)
+
+
+class InStep:
+    """Puts frames that come in a rhythm of their own onto the line's clock, one for each tick.
+
+    A frame that comes late is silence now and one too many later; frames that stay left over for
+    *window* ticks on end are dropped, so that the two sides of a recording do not drift apart.
+    """
+
+    def __init__(self, window: int = 50) -> None:
+        self._window = window
+        self._frames: deque[bytes] = deque()
+        self._spare = self._ticks = 0
+
+    def push(self, frame: bytes) -> None:
+        """One frame has come."""
+        self._frames.append(frame)
+
+    def take(self) -> bytes:
+        """The frame of this tick; silence when none has come."""
+        # One frame may wait: both rhythms are the same, but never in phase.
+        left_over = max(0, len(self._frames) - 2)
+        self._spare = min(self._spare, left_over) if self._ticks else left_over
+        self._ticks += 1
+        if self._ticks >= self._window:
+            for _ in range(self._spare):
+                self._frames.popleft()
+            self._ticks = 0
+        return self._frames.popleft() if self._frames else SILENCE

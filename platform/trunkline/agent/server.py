@@ -1,0 +1,224 @@
+"""The worker: a livekit-agents server for the agent ``trunkline``, one process for each call.
+
+A job is a call: connect, take the caller's line, ``answer``. The AgentSession never sees the
+JobContext, so it behaves as on the loopback line; the room is deleted when the call is over, since
+livekit-sip keeps a caller in a room without an agent for ever.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import structlog
+from livekit import rtc
+from livekit.agents import AgentServer, JobContext, JobProcess, JobRequest
+from livekit.agents.utils import http_context
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from trunkline.agent.options import WorkerOptions
+from trunkline.agent.room import NoCaller, RoomLine, arrive
+from trunkline.agent.warm import warm
+from trunkline.agent.worker import Services, answer
+from trunkline.calls import queries as calls
+from trunkline.desk.sip import AGENT
+from trunkline.kit import asgi
+from trunkline.kit import log as logs
+from trunkline.kit.blobs import open_blobs
+from trunkline.kit.clock import utc_now
+from trunkline.kit.db import open_database
+from trunkline.kit.livekit import PROBE
+
+log = structlog.get_logger()
+
+WIND_UP = timedelta(seconds=120)
+"""How long a call that is over may take to be stored: tools that still run, joining its recording."""
+
+_CALL = "call"
+
+
+async def run(options: WorkerOptions, on_ready: Callable[[int], None]) -> None:
+    """Take calls until SIGTERM or SIGINT; calls that are on may then go on for ``options.drain``.
+
+    A second signal ends them. *on_ready* gets the port of /health and /ready once LiveKit knows the
+    worker. Raises PortTaken, and RuntimeError when LiveKit stays out of reach.
+    """
+    listener = asgi.listen(options.host, options.port)
+    port: int = listener.getsockname()[1]
+    server = make_server(options)
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)  # asked twice: now
+        stop.set()
+
+    server.once("worker_registered", lambda *_: on_ready(port))
+    with asgi.stop_signals(on_signal):
+        working = asyncio.create_task(server.run())
+        probes = asyncio.create_task(asgi.serve(_probes(server), listener, lambda: None))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                with contextlib.suppress(TimeoutError):
+                    await server.drain(int(options.drain.total_seconds()))
+                await server.aclose()
+            await working
+        finally:
+            for task in (stopping, probes):
+                task.cancel()
+            await asyncio.gather(probes, stopping, return_exceptions=True)
+            listener.close()
+
+
+class Server(AgentServer):
+    """livekit-agents' server, told plainly how full it is."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        super().__init__(
+            ws_url=options.livekit.url,
+            api_key=options.livekit.api_key,
+            api_secret=options.livekit.api_secret,
+            num_idle_processes=min(options.warm, options.capacity),
+            load_threshold=1.0,
+            drain_timeout=int(options.drain.total_seconds()),
+            session_end_timeout=WIND_UP.total_seconds(),
+            initialize_process_timeout=60.0,
+            host="127.0.0.1",
+            port=0,
+            setup_fnc=partial(_prepare, options),
+        )
+        self._capacity = options.capacity
+        self.load_fnc = self._load
+
+    def _load(self) -> float:
+        return min(1.0, len(self.active_jobs) / self._capacity)
+
+    def _get_effective_load(self) -> float:
+        # The original (1.8.9) counts a job that was accepted and not launched yet as a whole idle
+        # process's share: two at once make a worker with two of them refuse a third, and the
+        # caller of the third hears ringing for ever.
+        return (len(self.active_jobs) + self._reserved_slots) / self._capacity
+
+    @property
+    def ready(self) -> bool:
+        """Whether LiveKit can send a call: registered, connected, and not on the way out."""
+        return (
+            self.id != "unregistered"
+            and not self._closed
+            and not self._connecting
+            and not self._connection_failed
+            and not self.draining
+        )
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The calls that are on: room and process."""
+        pool = getattr(self, "_proc_pool", None)
+        return [
+            {"room": process.running_job.job.room.name, "pid": process.pid}
+            for process in (pool.processes if pool else ())
+            if process.running_job is not None
+        ]
+
+
+def make_server(options: WorkerOptions) -> Server:
+    """The server, not yet running."""
+    server = Server(options)
+    server.rtc_session(
+        partial(_job, options), agent_name=AGENT, on_request=_on_request, on_session_end=_on_end
+    )
+    return server
+
+
+def _probes(server: Server) -> Starlette:
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def ready(request: Request) -> Response:
+        state = {"ready": server.ready, "calls": server.jobs()}
+        return JSONResponse(state, 200 if server.ready else 503)
+
+    return Starlette(routes=[Route("/health", health), Route("/ready", ready)])
+
+
+async def _on_request(request: JobRequest) -> None:
+    if request.job.metadata == PROBE:
+        await request.reject()
+        return
+    await request.accept(identity=f"agent-{request.job.id}", name=AGENT)
+
+
+# In the job's process ---------------------------------------------------------------------------
+
+
+def _prepare(options: WorkerOptions, process: JobProcess) -> None:
+    """Runs in a new process before it gets a call: everything that a first call would wait for."""
+    logs.configure(options.log, options.log_level)
+    asyncio.run(_warm(options))
+
+
+async def _warm(options: WorkerOptions) -> None:
+    rtc.AudioResampler(48_000, 8_000)  # loads LiveKit's native library
+    await warm()
+    try:
+        db = open_database(options.database)
+        try:
+            async with db.look() as session:  # SQLAlchemy compiles its mappings at the first query
+                await calls.call_in_room(session, "")
+        finally:
+            await db.close()
+    except Exception:
+        # Without a database a call is lost, but the worker need not be: it may come back.
+        log.exception("database_not_reached")
+
+
+async def _job(options: WorkerOptions, context: JobContext) -> None:
+    """One job. It returns when the call goes on by itself; ``_on_end`` waits for its end."""
+    await context.connect()
+
+    async def delete_room() -> None:
+        await context.delete_room()
+
+    try:
+        line = await arrive(context.room, delete_room)
+    except NoCaller as error:
+        log.warning("no_caller", room=context.room.name, detail=str(error))
+        await delete_room()
+        context.shutdown("no caller")
+        return
+    # A context of its own: without the job in it the session records, reports and closes nothing itself.
+    call = asyncio.create_task(_talk(line, options), context=contextvars.Context())
+    context.proc.userdata[_CALL] = (line, call)
+    call.add_done_callback(lambda _: context.shutdown("the call is over"))
+
+
+async def _talk(line: RoomLine, options: WorkerOptions) -> None:
+    db = open_database(options.database)
+    services = Services(db, open_blobs(options.blobs), options.agent, utc_now)
+    try:
+        async with http_context.open():
+            await answer(line, services)
+    except Exception:
+        # Nothing could be stored, or not even begun: the caller must not hear ringing for ever.
+        log.exception("call_not_taken", room=line.arrival.room)
+        await line.hang_up()
+    finally:
+        await db.close()
+
+
+async def _on_end(context: JobContext) -> None:
+    """The job is to end: the call is over, its room is gone, or the worker may not wait any longer."""
+    held: tuple[RoomLine, asyncio.Task[Any]] | None = context.proc.userdata.get(_CALL)
+    if held is None:
+        return
+    line, call = held
+    await line.hang_up()
+    await asyncio.wait([call])

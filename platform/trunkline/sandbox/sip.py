@@ -1,0 +1,238 @@
+"""A telephone call as livekit-sip brings it into a LiveKit room: the same participant, without SIP.
+
+It follows what was observed of livekit-sip 1.10.0: a participant of kind SIP that is there at once, with
+its attributes; ringing until a track of the agent is subscribed; then ``active`` and a track of its own;
+keys as SIP DTMF packets; ``hangup`` and leaving when the caller puts the receiver down. A dispatch rule's
+part, the room with its agent, comes with the token, as it does there. Its sound passes G.711.
+"""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from livekit import api, rtc
+
+from trunkline.agent.audio import FRAME, FRAME_S, InStep
+from trunkline.agent.line import LINE_RATE_HZ
+from trunkline.desk.sip import AGENT, NUMBER_ATTRIBUTE
+from trunkline.kit.audio import mulaw_decode, mulaw_encode
+from trunkline.kit.livekit import LiveKitOptions
+from trunkline.sandbox.loopback import Party
+
+DTMF_CODES = {**{str(digit): digit for digit in range(10)}, "*": 10, "#": 11}
+"""RFC 4733, table 4."""
+
+_AUDIBLE = 150
+"""Highest sample of a frame above which the agent is heard: far above µ-law's idle noise."""
+
+
+@dataclass(frozen=True)
+class Dial:
+    """One call that comes in, as trunk and dispatch rule see it."""
+
+    room: str
+    from_raw: str | None
+    """As the carrier writes it; None or empty when the carrier sends none."""
+    to_raw: str
+    number: str | None = None
+    """What the rule says was dialled (``trunkline.number``); None: a rule without that attribute."""
+    hidden: bool = False
+    """The rule has ``hide_phone_number``: neither number is told, and the identity is a hash."""
+    late: timedelta | None = None
+    """Attributes beyond the identity come this long after the participant; None: with it."""
+    agent: str | None = AGENT
+    """The agent that the rule dispatches; None: a rule that names none."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Further ones: mapped headers, rule attributes, ``sip.twilio.callSid``."""
+
+    @property
+    def identity(self) -> str:
+        """The participant's identity."""
+        if self.hidden:
+            return f"sip_{uuid.uuid5(uuid.NAMESPACE_OID, self.room).hex[:12]}"
+        return f"sip_{self.from_raw or 'anonymous'}"
+
+    def told(self) -> dict[str, str]:
+        """All attributes, ringing."""
+        call = uuid.uuid5(uuid.NAMESPACE_OID, self.room).hex
+        given = {
+            "sip.callID": f"SCL_{call[:12]}",
+            "sip.callIDFull": f"{call}@127.0.0.1",
+            "sip.callTag": call[:10],
+            "sip.trunkID": "ST_sandbox",
+            "sip.ruleID": "SDR_sandbox",
+            "sip.hostname": "127.0.0.1",
+            "sip.callStatus": "ringing",
+        }
+        if not self.hidden:
+            given["sip.trunkPhoneNumber"] = self.to_raw
+            if self.from_raw:
+                given["sip.phoneNumber"] = self.from_raw
+        if self.number is not None:
+            given[NUMBER_ATTRIBUTE] = self.number
+        return {**given, **self.attributes}
+
+
+@dataclass(frozen=True)
+class Over:
+    """How a call went at the caller's end."""
+
+    how: str
+    """``caller`` or ``agent`` hung up, ``gave up`` ringing, or ``lost``."""
+    rang_ms: int | None
+    """From the participant's joining to the subscription of the agent's track, which is the 200 OK."""
+    first_sound_ms: int | None
+    """From the 200 OK to the first frame of the agent that can be heard."""
+
+
+class SipCall:
+    """One such call, made by *party*; ``run`` it, and wait for its stages from another task."""
+
+    def __init__(self, options: LiveKitOptions, dial: Dial, party: Party) -> None:
+        self._options, self._dial, self._party = options, dial, party
+        self._room = rtc.Room()
+        self._ringing, self._answered = asyncio.Event(), asyncio.Event()
+        self._gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._joined = self._picked_up = 0.0
+        self._first_sound: float | None = None
+        self._heard = InStep()
+        self._hearing: asyncio.Task[None] | None = None
+        self.worst_lag_s = 0.0
+        """How late the latest frame was sent."""
+
+    async def wait_ringing(self) -> None:
+        """Wait until the participant is in the room."""
+        await self._ringing.wait()
+
+    async def wait_answered(self) -> None:
+        """Wait for the 200 OK."""
+        await self._answered.wait()
+
+    async def run(self) -> Over:
+        """Call, talk, and stay until somebody hangs up."""
+        room, dial = self._room, self._dial
+        room.on("track_subscribed", self._on_track)
+        room.on("disconnected", self._on_disconnected)
+        told = dial.told()
+        await room.connect(self._options.url, self._token({} if dial.late is not None else told))
+        self._joined = time.time()
+        if (joined := room.local_participant.joined_at) is not None:
+            self._joined = joined.timestamp()
+        self._ringing.set()
+        later = asyncio.create_task(self._tell(told)) if dial.late is not None else None
+        try:
+            how = await self._ring() or await self._talk()
+        finally:
+            tasks = [task for task in (later, self._hearing) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if not self._gone.done():
+                await self._status("hangup")
+            await room.disconnect()
+        return Over(how, self._ms(self._joined, self._picked_up), self._first_ms())
+
+    async def _ring(self) -> str | None:
+        """None once the call is answered; otherwise how it ended."""
+        tick = asyncio.get_running_loop().time()
+        while not self._answered.is_set():
+            if self._gone.done():
+                return self._gone.result()
+            if not self._party.ringing():
+                return "gave up"
+            tick += FRAME_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(tick):
+                    await self._answered.wait()
+        return None
+
+    async def _talk(self) -> str:
+        source = rtc.AudioSource(LINE_RATE_HZ, 1, queue_size_ms=200)
+        try:
+            await self._status("active")
+            return await self._speak(source)
+        finally:
+            await source.aclose()
+
+    async def _speak(self, source: rtc.AudioSource) -> str:
+        track = rtc.LocalAudioTrack.create_audio_track("sip", source)
+        # As clear as livekit-sip's own Opus: at WebRTC's default for speech the ears mishear some lines.
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
+        options.audio_encoding.max_bitrate = 64_000
+        await self._room.local_participant.publish_track(track, options)
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while not self._gone.done():
+            due += FRAME_S
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            self.worst_lag_s = max(self.worst_lag_s, loop.time() - due)
+            said = self._party.exchange(mulaw_decode(mulaw_encode(self._heard.take())))
+            if said is None:
+                return "caller"
+            said = mulaw_decode(mulaw_encode(said))
+            await source.capture_frame(rtc.AudioFrame(said, LINE_RATE_HZ, 1, FRAME))
+            for digit in self._party.pressed():
+                await self._room.local_participant.publish_dtmf(code=DTMF_CODES[digit], digit=digit)
+        return self._gone.result()
+
+    # The room -------------------------------------------------------------------------------
+
+    def _on_track(self, track: rtc.Track, publication: Any, who: rtc.RemoteParticipant) -> None:
+        if not isinstance(track, rtc.RemoteAudioTrack) or self._answered.is_set():
+            return
+        self._picked_up = time.time()
+        self._hearing = asyncio.create_task(self._hear(track))
+        self._answered.set()
+
+    def _on_disconnected(self, reason: Any = None) -> None:
+        if not self._gone.done():
+            deleted = reason == rtc.DisconnectReason.ROOM_DELETED
+            self._gone.set_result("agent" if deleted else "lost")
+
+    async def _hear(self, track: rtc.RemoteAudioTrack) -> None:
+        stream = rtc.AudioStream.from_track(
+            track=track, sample_rate=LINE_RATE_HZ, num_channels=1, frame_size_ms=20
+        )
+        try:
+            async for event in stream:
+                if self._first_sound is None and max(event.frame.data, default=0) > _AUDIBLE:
+                    self._first_sound = time.time()
+                self._heard.push(bytes(event.frame.data))
+        finally:
+            await stream.aclose()
+
+    async def _status(self, status: str) -> None:
+        await self._room.local_participant.set_attributes({"sip.callStatus": status})
+
+    async def _tell(self, attributes: dict[str, str]) -> None:
+        assert self._dial.late is not None
+        await asyncio.sleep(self._dial.late.total_seconds())
+        await self._room.local_participant.set_attributes(attributes)
+
+    def _token(self, attributes: dict[str, str]) -> str:
+        agents = [api.RoomAgentDispatch(agent_name=self._dial.agent)] if self._dial.agent else []
+        return (
+            api.AccessToken(self._options.api_key, self._options.api_secret)
+            .with_identity(self._dial.identity)
+            .with_kind("sip")
+            .with_attributes(attributes)
+            .with_grants(
+                api.VideoGrants(room_join=True, room=self._dial.room, can_update_own_metadata=True)
+            )
+            .with_room_config(
+                api.RoomConfiguration(empty_timeout=30, departure_timeout=20, agents=agents)
+            )
+            .to_jwt()
+        )
+
+    def _first_ms(self) -> int | None:
+        return self._ms(self._picked_up, self._first_sound or 0.0)
+
+    @staticmethod
+    def _ms(begin: float, end: float) -> int | None:
+        return round((end - begin) * 1000) if begin and end else None
