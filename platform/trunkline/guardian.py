@@ -1,4 +1,5 @@
-"""Watches live calls: one whose agent has died is closed, and its recording made playable.
+"""Watches live calls: one that rings in vain gets an agent sent for, one whose agent has died is closed
+and its recording made playable.
 
 Any number of guardians may run. Each looks by itself; the lease of a call decides which of
 them closes it, and whoever has the lease joins the recording.
@@ -8,14 +9,17 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 
 from trunkline.calls import queries, recording, service
+from trunkline.desk import ringing, sip
 from trunkline.kit.blobs import Blobs
 from trunkline.kit.clock import Clock, utc_now
 from trunkline.kit.db import Database
+from trunkline.kit.livekit import LiveKit, LiveKitFailed
 
 log = structlog.get_logger()
 
@@ -31,15 +35,28 @@ class GuardianOptions:
     join_after: timedelta = timedelta(seconds=60)
     """Whoever was joining the recording of an ended call is given up after this long. Longer than
     joining the longest recording takes: an hour is 115 MB."""
+    alone_after: timedelta = timedelta(seconds=1)
+    """A caller who hears ringing for this long, with no agent in the room, gets one sent for again, and
+    again after the same time. livekit-server 1.13 asks its workers once only, and when all are busy
+    in that moment the caller rings for ever."""
+    coming: timedelta = timedelta(seconds=4)
+    """An agent that took the job and is not in the room after this long does not come."""
 
 
 class Guardian:
     """One guardian; ``run`` until cancelled, or ``sweep`` once."""
 
     def __init__(
-        self, db: Database, blobs: Blobs, options: GuardianOptions, clock: Clock = utc_now
+        self,
+        db: Database,
+        blobs: Blobs,
+        options: GuardianOptions,
+        clock: Clock = utc_now,
+        livekit: LiveKit | None = None,
     ) -> None:
+        """Without *livekit* only the database is watched."""
         self._db, self._blobs, self._options, self._clock = db, blobs, options, clock
+        self._livekit = livekit
         self._to_join: deque[str] = deque()
 
     async def run(self) -> None:
@@ -48,6 +65,8 @@ class Guardian:
         Joining a long recording never delays the closing of other calls.
         """
         async with asyncio.TaskGroup() as tasks:
+            if self._livekit is not None:
+                tasks.create_task(self._again_and_again(self.send_again))
             tasks.create_task(self._again_and_again(self._close_lost))
             tasks.create_task(self._again_and_again(self._join_left))
 
@@ -59,7 +78,63 @@ class Guardian:
         await self._close_lost()
         await self._join_left()
 
-    async def _again_and_again(self, do: Callable[[], Awaitable[None]]) -> None:
+    async def send_again(self) -> list[str]:
+        """Send for an agent to each room that rings without one. Returns the rooms.
+
+        The call is stored if nobody has done so. Of several guardians one sends: the call's lease
+        decides, and the agent that comes takes it over.
+        """
+        assert self._livekit is not None
+        sent = []
+        try:
+            for room in await self._livekit.rooms():
+                # An answered call has publishers, the agent and the caller.
+                rings = room.num_participants and not room.num_publishers
+                if rings and await self._send_to(self._livekit, room.name):
+                    sent.append(room.name)
+        except LiveKitFailed as error:
+            log.warning("livekit_not_asked", detail=str(error))
+        return sent
+
+    async def _send_to(self, livekit: LiveKit, room: str) -> bool:
+        now = self._clock()
+        who = await livekit.participants(room)
+        callers = [one for one in who if one.kind == one.Kind.SIP]
+        if not callers or any(one.kind == one.Kind.AGENT for one in who):
+            return False
+        caller = callers[0]
+        since = datetime.fromtimestamp(caller.joined_at, UTC)
+        if caller.attributes.get("sip.callStatus", "ringing") != "ringing":
+            return False
+        if now - since < self._options.alone_after:
+            return False
+        # Only where our agent was sent for before: other rooms are other people's.
+        jobs = [
+            list(dispatch.state.jobs)
+            for dispatch in await livekit.dispatches(room)
+            if dispatch.agent_name == sip.AGENT
+        ]
+        if not jobs or any(self._is_coming(job.state, now) for some in jobs for job in some):
+            return False
+        async with self._db.work() as session:
+            call_id = await ringing.seen(
+                session, room=room, attributes=dict(caller.attributes), now=since
+            )
+            lease = await service.take_abandoned(
+                session, call_id, silent_since=now - self._options.alone_after, now=now
+            )
+        if lease is None:
+            return False
+        log.warning("agent_sent_again", call_id=call_id, room=room)
+        await livekit.dispatch(room, sip.AGENT)
+        return True
+
+    def _is_coming(self, job: Any, now: datetime) -> bool:
+        """Whether the agent of that job (a ``livekit.JobState``) is still on its way."""
+        began = datetime.fromtimestamp(job.started_at / 1e9, UTC) if job.started_at else now
+        return not job.ended_at and now - began < self._options.coming
+
+    async def _again_and_again(self, do: Callable[[], Awaitable[object]]) -> None:
         while True:
             try:
                 await do()

@@ -20,7 +20,16 @@ from trunkline.web.deps import Parts, Web
 from trunkline.web.envelope import Envelope
 from trunkline.web.errors import Problem, documented
 from trunkline.web.options import WebOptions
-from trunkline.web.routes import activities, calls, contacts, deals, events, hooks, webhooks
+from trunkline.web.routes import (
+    activities,
+    calls,
+    contacts,
+    deals,
+    events,
+    hooks,
+    livekit,
+    webhooks,
+)
 
 _READY_WITHIN_S = 2.0
 """The database must answer in this time, or the server is not ready."""
@@ -66,7 +75,8 @@ def create_app(db: Database, blobs: Blobs, options: WebOptions, clock: Clock = u
         title="Trunkline", version="1", docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.state.web = Web(db, blobs, options, clock, Bell(db))
-    for room in (calls, contacts, deals, activities, events, webhooks, hooks):
+    app.state.livekit_seen = livekit.Seen()
+    for room in (calls, contacts, deals, activities, events, webhooks, hooks, livekit):
         app.include_router(room.router)
     app.include_router(probes)
     app.include_router(pages.help_router)

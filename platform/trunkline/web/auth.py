@@ -75,7 +75,7 @@ AnyKey = Annotated[ApiKey, Depends(authenticate)]
 """A valid key, whatever its scopes."""
 
 _PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-_OPEN = ("/assets/", "/errors/")
+_OPEN = ("/assets/", "/errors/", "/livekit/")
 """Pages that show no data: the style sheet and the meaning of errors."""
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from trunkline.kit.livekit import LiveKitOptions
 from trunkline.webhooks.options import EndpointOptions
 
 
@@ -14,3 +15,5 @@ class WebOptions:
     endpoints: EndpointOptions | None = None
     """What may be an endpoint, and how its secrets are kept. Without it endpoints can be seen and
     deleted, but neither made nor changed."""
+    livekit: LiveKitOptions | None = None
+    """Whose webhooks are taken, by the secret that signs them; None takes none."""
