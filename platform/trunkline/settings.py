@@ -8,12 +8,13 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from trunkline.agent.options import AgentOptions, ProviderAccess
+from trunkline.agent.options import AgentOptions, ProviderAccess, WorkerOptions
 from trunkline.errors import Misconfigured
 from trunkline.kit.blobs import BlobOptions
 from trunkline.kit.crypt import CryptError, Sealer, key_in
 from trunkline.kit.db import DatabaseOptions
 from trunkline.kit.http import Allowed
+from trunkline.kit.livekit import LiveKitOptions
 from trunkline.trunks.options import TrunkOptions
 from trunkline.webhooks.options import CourierOptions, EndpointOptions
 
@@ -47,6 +48,14 @@ class Settings(BaseSettings):
     """Folder of the trunks' and rules' files."""
     trunkline_sip_host: str | None = None
     """Public name or address of livekit-sip, as a provider must call it."""
+
+    trunkline_worker_capacity: int = Field(6, ge=1)
+    """Calls that one worker takes at once."""
+    trunkline_worker_warm: int = Field(2, ge=1)
+    """Processes of a worker that wait for a call with everything loaded."""
+    trunkline_worker_host: str = "127.0.0.1"
+    trunkline_worker_port: int = Field(8422, ge=0, le=65535)
+    """Port of the worker's /health and /ready; 0 lets the system choose."""
 
     trunkline_host: str = "127.0.0.1"
     trunkline_port: int = Field(8420, ge=0, le=65535)
@@ -145,6 +154,36 @@ class Settings(BaseSettings):
             self.endpoints(),
             proxy=self.trunkline_webhook_proxy,
             ca_file=self.trunkline_webhook_ca,
+        )
+
+    @property
+    def livekit(self) -> LiveKitOptions | None:
+        """Where LiveKit is; None while any of its three settings is missing."""
+        if not (self.livekit_url and self.livekit_api_key and self.livekit_api_secret):
+            return None
+        secret = self.livekit_api_secret.get_secret_value()
+        return LiveKitOptions(self.livekit_url, self.livekit_api_key, secret)
+
+    def worker(self) -> WorkerOptions:
+        """The worker's slice. Raises Misconfigured naming every key that is missing."""
+        if self.livekit is None:
+            names = ("livekit_url", "livekit_api_key", "livekit_api_secret")
+            missing = [name.upper() for name in names if not getattr(self, name)]
+            raise Misconfigured(
+                f"missing: {', '.join(missing)}; set them in the environment or in .env, as LiveKit's "
+                "livekit.yaml has them under port and keys"
+            )
+        return WorkerOptions(
+            livekit=self.livekit,
+            database=self.database,
+            blobs=self.blobs,
+            agent=self.agent(),
+            capacity=self.trunkline_worker_capacity,
+            warm=self.trunkline_worker_warm,
+            host=self.trunkline_worker_host,
+            port=self.trunkline_worker_port,
+            log=self.trunkline_log,
+            log_level=self.trunkline_log_level,
         )
 
     def agent(self) -> AgentOptions:

@@ -64,3 +64,29 @@ def test_keys_are_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings.load(env_file=None)
     assert "very-secret" not in repr(settings)
     assert "very-secret" not in repr(settings.agent())
+
+
+def test_missing_livekit_settings_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker needs LiveKit, and is told of each of its settings that is missing."""
+    monkeypatch.setenv("LIVEKIT_URL", "ws://127.0.0.1:7880")
+    settings = Settings.load(env_file=None)
+    assert settings.livekit is None
+    with pytest.raises(Misconfigured) as caught:
+        settings.worker()
+    assert "missing: LIVEKIT_API_KEY, LIVEKIT_API_SECRET" in str(caught.value)
+
+
+def test_the_worker_gets_everything_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its slice holds LiveKit, the data and the providers, and shows no secret."""
+    for name in ("OPENAI_API_KEY", "DEEPGRAM_API_KEY", "CARTESIA_API_KEY", "LIVEKIT_API_SECRET"):
+        monkeypatch.setenv(name, "sk-very-secret")
+    monkeypatch.setenv("LIVEKIT_URL", "wss://livekit.example.com")
+    monkeypatch.setenv("LIVEKIT_API_KEY", "APIkey")
+    monkeypatch.setenv("TRUNKLINE_WORKER_CAPACITY", "20")
+    options = Settings.load(env_file=None).worker()
+    assert (options.livekit.url, options.livekit.api_secret) == (
+        "wss://livekit.example.com",
+        "sk-very-secret",
+    )
+    assert options.capacity == 20
+    assert "very-secret" not in repr(options)
