@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 
+import openai
 import openai.resources.chat.completions.completions
-import openai.types.chat  # noqa: F401 - the client imports these at its first request, for 0.1 s
+import openai.types.chat
 from livekit import rtc
 from livekit.agents import inference
 from livekit.agents.utils import http_context
@@ -28,3 +29,9 @@ async def warm() -> None:
                 await turns.predict()
     await vad.aclose()
     await turns.aclose()
+    # The language model's HTTP client loads its network backend with its first connection.
+    async with openai.AsyncClient(
+        api_key="none", base_url="http://127.0.0.1:9", max_retries=0
+    ) as ai:
+        with contextlib.suppress(openai.APIError):
+            await ai.models.list(timeout=2)

@@ -186,12 +186,12 @@ class _Call:
         talk.scribe.listen(session)
         talk.watch(session)
         self._session = session
+        greeting = asyncio.create_task(self._synthesise(body, words))
         agent = sessions.agent(
             persona.instructions(body, talk.reception, now=talk.clock()),
             tools_for(body, await self._stages(body)),
             await self._said(),
         )
-        greeting = asyncio.create_task(self._synthesise(body, words))
         await self._line.attach(session, talk.scribe.heard_text())
         await session.start(agent, record=False)
         frames = await greeting
