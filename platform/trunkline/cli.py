@@ -72,6 +72,10 @@ def demo(
     ] = Path(".trunkline/demo"),
     port: Annotated[int, typer.Option(help="Port of the dashboard; 0 takes any free one.")] = 8420,
     calls: Annotated[str, typer.Option(help="Which of the calls a to e to place.")] = "abcde",
+    livekit: Annotated[
+        bool,
+        typer.Option("--livekit", help="Through a real livekit-server (and Redis) on PATH."),
+    ] = False,
     fault: Annotated[
         list[str] | None,
         typer.Option(help="Break a provider: part:kind@turn, for example llm:500@2."),
@@ -100,6 +104,7 @@ def demo(
                     as_json=as_json,
                     faults=tuple(fault or ()),
                     stories=stories,
+                    livekit=livekit,
                 )
             )
         )
@@ -131,6 +136,7 @@ async def _serve(settings: Any) -> None:
     from trunkline.kit.blobs import open_blobs
     from trunkline.kit.clock import utc_now
     from trunkline.kit.db import check_revision, open_database, revisions, upgrade
+    from trunkline.kit.livekit import open_livekit
     from trunkline.web.app import create_app
     from trunkline.web.options import WebOptions
 
@@ -144,23 +150,40 @@ async def _serve(settings: Any) -> None:
             await upgrade(settings.database_url)
         await check_revision(db)
         blobs = open_blobs(settings.blobs)
-        web = create_app(db, blobs, WebOptions(), utc_now)
+        livekit = settings.livekit
+        web = create_app(db, blobs, WebOptions(endpoints=settings.endpoints(), livekit=livekit), utc_now)
 
         def ready() -> None:
             print(f"ready {port}", flush=True)  # noqa: T201 - for whoever started us
             if _talk.is_terminal:
                 _talk.print(f"Dashboard: http://{settings.trunkline_host}:{port}/calls")
 
-        work = asyncio.gather(
-            asgi.serve(web, listener, ready),
-            Courier(db, settings.courier()).run(),
-            Guardian(db, blobs, GuardianOptions()).run(),
-        )
-        with asgi.stop_signals(work.cancel), contextlib.suppress(asyncio.CancelledError):
-            await work
+        async with contextlib.AsyncExitStack() as stack:
+            watched = await stack.enter_async_context(open_livekit(livekit)) if livekit else None
+            work = asyncio.gather(
+                asgi.serve(web, listener, ready),
+                Courier(db, settings.courier()).run(),
+                Guardian(db, blobs, GuardianOptions(), livekit=watched).run(),
+            )
+            with asgi.stop_signals(work.cancel), contextlib.suppress(asyncio.CancelledError):
+                await work
     finally:
         listener.close()
         await db.close()
+
+
+@app.command()
+def worker(data: Data = None) -> None:
+    """Answer the calls that LiveKit sends for the agent `trunkline`, each in a process of its own."""
+    from trunkline.settings import Settings
+
+    options = Settings.load(trunkline_data=data).worker()
+    from trunkline.agent import server
+
+    _logging(Settings.load(trunkline_data=data))
+    asyncio.run(
+        server.run(options, lambda port: print(f"ready {port}", flush=True))  # noqa: T201
+    )
 
 
 @app.command()

@@ -277,3 +277,38 @@ async def test_the_agents_process_is_killed(stack: Stack) -> None:
     assert (await asyncio.wait_for(running, LONGEST_S)).how == "agent"
     over, after = await stack.call("call_next", (Listen(), HangUp()))
     assert (over.how, after.call.end_reason) == ("caller", "caller_hangup")
+
+
+async def test_a_caller_who_gives_up(stack: Stack) -> None:
+    """A caller who hangs up while the agent is still coming leaves a call that nobody answered."""
+
+    class Hasty:
+        def __init__(self) -> None:
+            self.ticks = 0
+
+        def ringing(self) -> bool:
+            self.ticks += 1
+            return self.ticks < 12  # a quarter of a second: before any agent can be there
+
+        def exchange(self, heard: bytes) -> bytes | None:
+            return None
+
+        def pressed(self) -> str:
+            return ""
+
+    room = "call_hasty"
+    dial = Dial(room, CALLER, OUR_NUMBER, number=OUR_NUMBER)
+    over = await asyncio.wait_for(SipCall(stack.server.options, dial, Hasty()).run(), LONGEST_S)
+    assert over.how == "gave up"
+    # With a webhook it would be stored in any case; here the worker's job may find the room empty.
+    page = await stack.look(room)
+    assert page is None or page.call.answered_at is None
+
+
+async def test_the_worker_says_when_it_can_take_calls(stack: Stack) -> None:
+    """/ready names the process of each call that is on, and nothing else."""
+    sip, _ = stack.ring("call_ready", (Listen(), HangUp()))
+    running = asyncio.create_task(sip.run())
+    await asyncio.wait_for(sip.wait_answered(), 30)
+    assert [job["room"] for job in (await stack.ready())["calls"]] == ["call_ready"]
+    await running

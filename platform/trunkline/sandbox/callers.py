@@ -1,4 +1,4 @@
-"""The process that places the demo's calls: simulated callers and the agent, on loopback lines.
+"""The process that places the demo's calls: simulated callers, and the agent with loopback lines.
 
 Reads its orders from one JSON argument, prints ``ready`` once everything heavy is loaded, then a
 JSON line per call: ``{"ringing": …}`` and ``{"over": …}``.
@@ -6,9 +6,10 @@ JSON line per call: ``{"ringing": …}`` and ``{"over": …}``.
 
 import asyncio
 import json
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,9 +23,11 @@ from trunkline.kit import log
 from trunkline.kit.blobs import BlobOptions, open_blobs
 from trunkline.kit.clock import utc_now
 from trunkline.kit.db import DatabaseOptions, open_database
+from trunkline.kit.livekit import LiveKitOptions
 from trunkline.kit.processes import die_with_parent
 from trunkline.sandbox.caller import Caller
 from trunkline.sandbox.loopback import LoopbackLine
+from trunkline.sandbox.sip import Dial, SipCall
 from trunkline.sandbox.story import OUR_NUMBER, STORIES, Story
 
 
@@ -41,6 +44,9 @@ class Orders:
     """Part of the rooms' names, so that they are unique over runs."""
     to_raw: str = OUR_NUMBER
     log_level: str = "warning"
+    livekit: dict[str, str] | None = None
+    """``url``, ``api_key``, ``api_secret``: the calls go through rooms there, to a worker; None: loopback
+    lines, and the agent is in this process."""
 
     def dump(self) -> str:
         """As the one argument of this module's process."""
@@ -83,8 +89,42 @@ async def place(story: Story, services: Services, *, room: str, to_raw: str) -> 
     }
 
 
+async def place_in_room(
+    story: Story, options: LiveKitOptions, *, room: str, to_raw: str
+) -> dict[str, Any]:
+    """As ``place``, through a LiveKit room; what became of the call its worker stores."""
+    caller = Caller(story.steps)
+    dial = Dial(room, from_raw=story.from_raw, to_raw=to_raw, number=to_raw)
+    call = SipCall(options, dial, caller)
+    over = await call.run()
+    return {
+        "story": story.key,
+        "call_id": None,
+        "end_reason": over.how,
+        "failure": "the line was lost" if over.how == "lost" else None,
+        "gave_up": repr(caller.gave_up) if caller.gave_up else None,
+        "caller": caller.notes,
+        "worst_lag_ms": round(call.worst_lag_s * 1000),
+        "rang_ms": over.rang_ms,
+        "first_sound_ms": over.first_sound_ms,
+    }
+
+
 async def run(orders: Orders) -> None:
     """Place the calls one after another."""
+    if orders.livekit is not None:
+        # The native library tells of each room that the agent deletes as three errors.
+        logging.getLogger("livekit").setLevel(logging.CRITICAL)
+        asked = orders.livekit
+        livekit = LiveKitOptions(asked["url"], asked["api_key"], asked["api_secret"])
+        _tell("ready")
+        for story, room in _to_place(orders):
+            _tell(
+                json.dumps(
+                    {"over": await place_in_room(story, livekit, room=room, to_raw=orders.to_raw)}
+                )
+            )
+        return
     db = open_database(DatabaseOptions(orders.database_url))
     services = Services(
         db=db,
@@ -94,12 +134,18 @@ async def run(orders: Orders) -> None:
     )
     await warm()
     _tell("ready")
-    for story in (s for key in orders.stories for s in STORIES if s.key == key):
-        room = f"demo-{orders.run}-{story.key}"
-        _tell(json.dumps({"ringing": {"story": story.key, "room": room}}))
+    for story, room in _to_place(orders):
         over = await place(story, services, room=room, to_raw=orders.to_raw)
         _tell(json.dumps({"over": over}))
     await db.close()
+
+
+def _to_place(orders: Orders) -> Iterator[tuple[Story, str]]:
+    """Each call's story and room, told as ringing when it is taken."""
+    for story in (s for key in orders.stories for s in STORIES if s.key == key):
+        room = f"demo-{orders.run}-{story.key}"
+        _tell(json.dumps({"ringing": {"story": story.key, "room": room}}))
+        yield story, room
 
 
 def _tell(line: str) -> None:

@@ -23,12 +23,16 @@ from trunkline.kit.asgi import stop_signals
 from trunkline.kit.blobs import open_blobs
 from trunkline.kit.clock import utc_now
 from trunkline.kit.db import Database, open_database, upgrade
+from trunkline.kit.livekit import LiveKitOptions
 from trunkline.kit.processes import Child, ChildDied, spawn
 from trunkline.outbox.publish import publish
 from trunkline.sandbox.callers import Orders
 from trunkline.sandbox.receiver import Receiver
+from trunkline.sandbox.stack import free_port
+from trunkline.sandbox.stack import livekit as livekit_server
 from trunkline.sandbox.story import STORIES, seed
 from trunkline.sandbox.watch import Watch, document, hearing, percentile
+from trunkline.sandbox.worker import WorkerOrders
 from trunkline.settings import Settings
 from trunkline.webhooks import service as webhooks
 from trunkline.webhooks.options import EndpointOptions
@@ -50,6 +54,8 @@ class DemoOptions:
     as_json: bool
     faults: tuple[str, ...] = ()
     stories: tuple[str, ...] = tuple(story.key for story in STORIES)
+    livekit: bool = False
+    """Through rooms of a real livekit-server, to a worker, instead of loopback lines."""
 
 
 async def run(options: DemoOptions) -> int:
@@ -80,7 +86,9 @@ async def _run(options: DemoOptions, console: Console, stopped: asyncio.Event) -
     settings = Settings.load(
         env_file=None,
         trunkline_data=options.data,
-        trunkline_database_url=None,
+        # Whatever the environment says: the demo never touches data that is not its own.
+        trunkline_database_url=f"sqlite+aiosqlite:///{options.data / 'trunkline.db'}",
+        trunkline_blobs_url=str(options.data / "blobs"),
         # The demo's receiver, and any other that is tried out with it, listens on this machine.
         trunkline_webhook_allow="127.0.0.1,localhost",
     )
@@ -100,23 +108,36 @@ async def _run(options: DemoOptions, console: Console, stopped: asyncio.Event) -
                 *(f"--fault={fault}" for fault in options.faults),
             )
         )
+        port = options.port or (free_port() if options.livekit else 0)
+        livekit = None
+        if options.livekit:
+            webhook = f"http://127.0.0.1:{port}/livekit/webhook"
+            livekit = await stack.enter_async_context(livekit_server(options.data, webhook=webhook))
         web = await stack.enter_async_context(
             _child(
                 "trunkline",
-                "serve",
-                "--data",
-                str(options.data),
-                "--port",
-                str(options.port),
+                *("serve", "--data", str(options.data), "--port", str(port)),
                 env={
+                    "TRUNKLINE_DATABASE_URL": settings.database_url,
+                    "TRUNKLINE_BLOBS_URL": settings.blobs.url,
                     "TRUNKLINE_WEBHOOK_ALLOW": ",".join(endpoints.allow),
                     "TRUNKLINE_SECRET_KEYS": ",".join(endpoints.keys),
+                    **_settings_of(livekit),
                 },
             )
         )
         sandbox_port = int(await sandbox.ready(_START))
+        if livekit is not None:
+            worker = await stack.enter_async_context(
+                _child(
+                    "trunkline.sandbox.worker",
+                    _worker_orders(livekit, settings, sandbox_port, options.stories).dump(),
+                )
+            )
+            await worker.ready(_START)
         lines: asyncio.Queue[str] = asyncio.Queue()
         orders = Orders(
+            livekit=_of(livekit),
             database_url=settings.database_url,
             blobs_url=settings.blobs.url,
             sandbox_port=sandbox_port,
@@ -150,6 +171,42 @@ async def _run(options: DemoOptions, console: Console, stopped: asyncio.Event) -
             console.print("It goes on serving; stop it with Ctrl-C.")
             await stopped.wait()
         return 0 if good else 1
+
+
+def _settings_of(livekit: LiveKitOptions | None) -> dict[str, str]:
+    """For a process that reads settings; nothing of the user's own LiveKit may reach it."""
+    return {f"LIVEKIT_{name.upper()}": value for name, value in (_of(livekit) or {}).items()} or {
+        "LIVEKIT_URL": "",
+        "LIVEKIT_API_KEY": "",
+        "LIVEKIT_API_SECRET": "",
+    }
+
+
+def _of(livekit: LiveKitOptions | None) -> dict[str, str] | None:
+    if livekit is None:
+        return None
+    return {name: getattr(livekit, name) for name in ("url", "api_key", "api_secret")}
+
+
+def _worker_orders(
+    livekit: LiveKitOptions, settings: Settings, sandbox_port: int, keys: Sequence[str]
+) -> WorkerOrders:
+    # A worker has one set of delays for all calls; on loopback lines each story brings its own.
+    delays = {
+        name: round(delay.total_seconds() * 1000)
+        for story in STORIES
+        if story.key in keys
+        for name, delay in story.tool_delays.items()
+    }
+    return WorkerOrders(
+        livekit_url=livekit.url,
+        livekit_key=livekit.api_key,
+        livekit_secret=livekit.api_secret,
+        database_url=settings.database_url,
+        blobs_url=settings.blobs.url,
+        sandbox_port=sandbox_port,
+        tool_delays_ms=delays,
+    )
 
 
 @dataclass(frozen=True)
@@ -195,6 +252,11 @@ async def _one_call(
         )
     for stop in heard.stops_ms:
         console.print(f"  heard      silent {stop} ms after the caller broke in", highlight=False)
+    if result.get("rang_ms") is not None:
+        console.print(
+            f"  heard      {result['rang_ms']} ms of ringing, from the caller's joining to 200 OK",
+            highlight=False,
+        )
     console.print(
         f"  event loop held up for at most {result['worst_lag_ms']} ms\n",
         style="dim",
