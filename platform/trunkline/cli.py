@@ -151,7 +151,9 @@ async def _serve(settings: Any) -> None:
         await check_revision(db)
         blobs = open_blobs(settings.blobs)
         livekit = settings.livekit
-        web = create_app(db, blobs, WebOptions(endpoints=settings.endpoints(), livekit=livekit), utc_now)
+        web = create_app(
+            db, blobs, WebOptions(endpoints=settings.endpoints(), livekit=livekit), utc_now
+        )
 
         def ready() -> None:
             print(f"ready {port}", flush=True)  # noqa: T201 - for whoever started us

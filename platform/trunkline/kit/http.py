@@ -170,6 +170,22 @@ def problem_with(url: httpx.URL, allowed: Allowed) -> str | None:
 _HOW = "add the host to TRUNKLINE_WEBHOOK_ALLOW if that is wanted"
 
 
+def open_client(*, connect: timedelta, total: timedelta, max_connections: int) -> httpx.AsyncClient:
+    """A client for a service that we chose, not one that a stranger named: addresses are not checked.
+
+    It follows no redirect and reads no environment. *connect* bounds the making of a connection,
+    *total* each wait for bytes.
+    """
+    return httpx.AsyncClient(
+        trust_env=False,
+        follow_redirects=False,
+        timeout=httpx.Timeout(total.total_seconds(), connect=connect.total_seconds()),
+        limits=httpx.Limits(
+            max_connections=max_connections, max_keepalive_connections=max_connections
+        ),
+    )
+
+
 class HttpFailed(Exception):
     """No answer came; the message says why, in words for people."""
 
@@ -391,7 +407,7 @@ class Client:
             within = f"within {total.total_seconds():g} s"
             problem = f"the body did not end {within}" if status else f"no answer came {within}"
         except (*_FAILURES, AddressRefused, OSError, ValueError, RuntimeError) as error:
-            problem = _in_words(error)
+            problem = in_words(error)
         await self._tidy()
         if not status:
             raise HttpFailed(problem or "no answer came")
@@ -428,7 +444,8 @@ def _shortened(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return kept
 
 
-def _in_words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
+    """Why an HTTP request failed, for people, by whatever lies at the root of *error*."""
     for cause in _chain(error):
         match cause:
             case AddressRefused():
@@ -444,11 +461,11 @@ def _in_words(error: Exception) -> str:
     match error:
         case httpx.InvalidURL():
             return "that is no web address"
-        case httpcore.ConnectTimeout():
+        case httpcore.ConnectTimeout() | httpx.ConnectTimeout():
             return "no connection came about in time"
-        case httpcore.TimeoutException():
+        case httpcore.TimeoutException() | httpx.TimeoutException():
             return "no bytes came for too long"
-        case httpcore.ConnectError():
+        case httpcore.ConnectError() | httpx.ConnectError():
             return "the address cannot be reached"
         case httpcore.RemoteProtocolError():
             return f"the answer is not HTTP as it should be: {error}"[:200]

@@ -9,6 +9,7 @@ IncomingPhoneNumbers; Telnyx's API v2, FQDN connections, FQDNs and phone numbers
 (https://developers.telnyx.com/api-reference).
 """
 
+import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,14 +23,14 @@ import httpx
 
 from trunkline.errors import Conflict, Invalid, NotFound, Unauthorized, Unavailable
 from trunkline.kit import phone
-from trunkline.kit.http import HttpFailed, exchange
+from trunkline.kit.http import in_words
 
 Provider = Literal["twilio", "telnyx"]
 Transport = Literal["udp", "tcp", "tls"]
 
 NAME = "trunkline"
 """What our trunk is called there; found again by it."""
-_MAX_BODY_BYTES = 4_000_000
+
 _STANDARD_PORT: dict[Transport, int] = {"udp": 5060, "tcp": 5060, "tls": 5061}
 
 
@@ -304,27 +305,19 @@ class _Api:
             "content-type": content_type,
         }
         try:
-            reply = await exchange(
-                self.client,
-                method,
-                url,
-                headers=headers,
-                content=content,
-                total=self.timeout,
-                max_body_bytes=_MAX_BODY_BYTES,
-            )
-        except HttpFailed as error:
-            raise Unavailable(f"{self.provider} did not answer: {error}; try again") from error
-        if reply.status in (401, 403):
-            raise Unauthorized(f"{self.provider} does not accept {self.keys} ({reply.status})")
+            async with asyncio.timeout(self.timeout.total_seconds()):
+                reply = await self.client.request(method, url, headers=headers, content=content)
+        except (httpx.HTTPError, TimeoutError) as error:
+            why = "no answer came in time" if isinstance(error, TimeoutError) else in_words(error)
+            raise Unavailable(f"{self.provider} did not answer: {why}; try again") from error
+        if reply.status_code in (401, 403):
+            raise Unauthorized(f"{self.provider} does not accept {self.keys} ({reply.status_code})")
         try:
-            data = json.loads(reply.body)
+            data = json.loads(reply.content)
         except ValueError:
             data = None
-        if reply.problem:
-            raise Unavailable(f"{self.provider}'s answer broke off: {reply.problem}; try again")
-        if not 200 <= reply.status < 300 or not isinstance(data, dict):
-            raise Unavailable(f"{self.provider} said {reply.status}: {_said(data)}")
+        if not 200 <= reply.status_code < 300 or not isinstance(data, dict):
+            raise Unavailable(f"{self.provider} said {reply.status_code}: {_said(data)}")
         return data
 
 

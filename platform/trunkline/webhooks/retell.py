@@ -104,7 +104,7 @@ def _call(call: CallFacts) -> dict[str, Any]:
     if reason is not None:
         status = "not_connected" if reason in _NOT_CONNECTED else "ended"
         status = "error" if reason == "error_unknown" else status
-    told = {
+    told: dict[str, Any] = {
         "call_id": call.id,
         "call_type": "phone_call" if call.channel == "sip" else "web_call",
         "agent_id": call.profile_version_id,
