@@ -81,6 +81,7 @@ class Courier:
         self._ended: list[Outcome] = []
         self._renew_at: datetime | None = None
         self._prune_at: datetime | None = None
+        self._notified = False
         self._stopping = False
 
     def wake(self) -> None:
@@ -155,6 +156,7 @@ class Courier:
             try:
                 async with contextlib.aclosing(commits(self._db)) as news:
                     async for _ in news:
+                        self._notified = True
                         self.wake()
             except Exception:
                 log.warning("courier_watch_failed", exc_info=True)
@@ -179,9 +181,13 @@ class Courier:
         enough = [
             id_ for id_, number in held.items() if number > ahead // 2 or self._hands[id_].failing
         ]
-        async with self._db.look() as session:
-            unpublished = await waiting(session)
-            due = await queries.next_due(session, skip=enough)
+        due: datetime | None = None
+        # PostgreSQL wakes us for events alone, so then there is no need to look first.
+        unpublished, self._notified = self._notified and self._db.dialect == "postgresql", False
+        if not unpublished:
+            async with self._db.look() as session:
+                unpublished = await waiting(session)
+                due = await queries.next_due(session, skip=enough)
         if unpublished:
             # On its own, because the publishers' lock is held until it commits.
             async with self._db.work() as session:
