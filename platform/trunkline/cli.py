@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,10 +22,12 @@ db_app = typer.Typer(help="The database.", no_args_is_help=True)
 sip_app = typer.Typer(
     help="SIP trunks and dispatch rules: the folder sip/ and LiveKit.", no_args_is_help=True
 )
+webhooks_app = typer.Typer(help="Webhooks, from the receiver's side.", no_args_is_help=True)
 key_app = typer.Typer(help="Keys of the API.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
 app.add_typer(key_app, name="key")
 app.add_typer(sip_app, name="sip")
+app.add_typer(webhooks_app, name="webhooks")
 
 _talk = Console(stderr=True)
 
@@ -49,10 +52,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _failed(error, 1)
     except Exception as error:
         from trunkline.kit.asgi import PortTaken
+        from trunkline.kit.crypt import CryptError
         from trunkline.kit.db import DatabaseError
         from trunkline.kit.processes import ChildDied
 
-        if not isinstance(error, PortTaken | DatabaseError | ChildDied):
+        if not isinstance(error, PortTaken | CryptError | DatabaseError | ChildDied):
             raise
         return _failed(error, 1)
     return 0
@@ -268,7 +272,7 @@ def key_add(
 
     async def add(session: Any) -> None:
         row, token = await access.add_key(
-            session, name=name, scopes=scope or tuple(access.SCOPES), now=utc_now()
+            session, name=name, scopes=scope or access.READS, now=utc_now()
         )
         if as_json:
             _print({"id": row.id, "name": row.name, "scopes": row.scopes, "key": token})
@@ -400,6 +404,117 @@ def _tell(
     else:
         print("\n".join(told.lines))  # noqa: T201 - data goes to standard output
     raise typer.Exit(0 if told.ok else 1)
+
+
+Url = Annotated[str, typer.Option("--url", envvar="TRUNKLINE_API_URL", help="Where the API is.")]
+ApiKey = Annotated[
+    str, typer.Option("--key", envvar="TRUNKLINE_API_KEY", help="A key of the API: tl_…")
+]
+Types = Annotated[
+    list[str] | None, typer.Option("--type", help="Event types, like call.*; may be repeated.")
+]
+_API = "http://127.0.0.1:8420"
+
+
+@webhooks_app.command("listen")
+def webhooks_listen(
+    key: ApiKey,
+    url: Url = _API,
+    forward_to: Annotated[
+        str | None, typer.Option(help="Post each event there, like http://localhost:3000.")
+    ] = None,
+    types: Types = None,
+    ignore_source: Annotated[
+        list[str] | None, typer.Option(help="Leave out what this source caused; may be repeated.")
+    ] = None,
+    secret: Annotated[
+        str | None, typer.Option(help="whsec_… to sign with; without one a secret is made.")
+    ] = None,
+    after: Annotated[
+        str, typer.Option(help="A cursor of the log; 'now' for what is to come, 'start' for all.")
+    ] = "now",
+    as_json: AsJson = False,
+) -> None:
+    """Receive events without a tunnel, and forward them signed as webhooks are. Needs events:read."""
+    from trunkline import listen
+
+    options = listen.ListenOptions(
+        access=listen.Access(url.rstrip("/"), key),
+        forward_to=forward_to,
+        types=tuple(types or ("*",)),
+        ignored_sources=tuple(ignore_source or ()),
+        secret=secret,
+        after=None if after == "start" else after,
+    )
+
+    def ready(used: str) -> None:
+        where = f", forwarding to {forward_to}" if forward_to else ""
+        _talk.print(f"Listening to {url}{where}. Signing secret: {used}", highlight=False)
+
+    def tell(heard: listen.Heard) -> None:
+        line = json.dumps(heard.as_json(), ensure_ascii=False) if as_json else str(heard)
+        print(line, flush=True)  # noqa: T201 - data goes to standard output
+
+    def trouble(words: str) -> None:
+        _talk.print(words, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+    async def until_stopped() -> None:
+        import contextlib
+
+        from trunkline.kit.asgi import stop_signals
+
+        work = asyncio.create_task(listen.listen(options, ready=ready, tell=tell, trouble=trouble))
+        with stop_signals(work.cancel), contextlib.suppress(asyncio.CancelledError):
+            await work
+
+    _logging()
+    asyncio.run(until_stopped())
+
+
+@webhooks_app.command("replay")
+def webhooks_replay(
+    endpoint: Annotated[str, typer.Argument(help="The endpoint: whk_…")],
+    key: ApiKey,
+    url: Url = _API,
+    types: Types = None,
+    since: Annotated[datetime | None, typer.Option(help="From this time on, in UTC.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Before this time, in UTC.")] = None,
+    call: Annotated[str | None, typer.Option(help="Only what is about this call: call_…")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send what happened to an endpoint once more. Needs webhooks:write."""
+    from trunkline import listen
+
+    _logging()
+    count = asyncio.run(
+        listen.replay(
+            listen.Access(url.rstrip("/"), key),
+            endpoint,
+            types=tuple(types) if types else None,
+            since=since and since.replace(tzinfo=UTC),
+            until=until and until.replace(tzinfo=UTC),
+            subject=call,
+        )
+    )
+    if as_json:
+        _print({"deliveries": count})
+    else:
+        _talk.print(f"{count} deliveries made.")
+
+
+@webhooks_app.command("reseal")
+def webhooks_reseal(data: Data = None) -> None:
+    """Encrypt all stored secrets with the first of TRUNKLINE_SECRET_KEYS; then drop the old ones."""
+    from trunkline.settings import Settings
+    from trunkline.webhooks import service
+
+    settings = Settings.load(trunkline_data=data)
+
+    async def reseal(session: Any) -> None:
+        count = await service.reseal(session, options=settings.endpoints())
+        _talk.print(f"{count} endpoints resealed.")
+
+    asyncio.run(_in_database(data, reseal))
 
 
 async def _in_database(data: Path | None, work: Any) -> None:

@@ -81,6 +81,13 @@ async def serving(data: Path, *, without_sandbox: bool = False) -> AsyncIterator
         (["sandbox", "--fault", "llm"], 2, "is no fault"),
         (["db", "check"], 1, "create it, or run: trunkline db upgrade"),
         (["sip", "show"], 2, "missing: LIVEKIT_URL"),
+        (["worker"], 2, "missing: LIVEKIT_URL"),
+        (["webhooks", "listen"], 2, "TRUNKLINE_API_KEY"),
+        (
+            ["webhooks", "replay", "whk_1", "--key", "tl_x", "--url", "http://127.0.0.1:9"],
+            1,
+            "127.0.0.1:9",
+        ),
         (["key", "add", "x", "--scope", "nothing"], 1, "trunkline db upgrade"),
     ],
 )
