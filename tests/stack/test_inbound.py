@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ LONGEST_S = 120.0
 @asynccontextmanager
 async def child(module: str, *arguments: str) -> AsyncIterator[tuple[Child, str]]:
     """A process of the product and what it said when it was ready."""
-    process = await spawn(module, *arguments)
+    process = await spawn(
+        module, *arguments, on_error_line=lambda line: print(line, file=sys.stderr)
+    )
     try:
         yield process, await process.ready(START)
     finally:
@@ -61,6 +64,8 @@ class Stack:
     server: "LiveKitServer"
     livekit: LiveKit
     worker_port: int
+    pid: int = 0
+    """The worker's."""
 
     def ring(self, room: str, steps: Sequence[Step], **dial: Any) -> tuple[SipCall, Caller]:
         """A call that is ready to be made, by a known caller to our number unless *dial* says otherwise."""
@@ -89,8 +94,8 @@ class Stack:
         """What the worker's /ready says."""
         async with httpx.AsyncClient(timeout=10) as client:
             answer = await client.get(f"http://127.0.0.1:{self.worker_port}/ready")
-        assert answer.status_code == 200
         told: dict[str, Any] = answer.json()
+        assert answer.status_code == (200 if told["ready"] else 503)
         return told
 
     async def look(self, room: str) -> CallPage | None:
@@ -122,8 +127,8 @@ class World:
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[Stack]:
         """The worker as it runs in production, its providers the sandbox's."""
-        async with child("trunkline.sandbox.worker", self.orders.dump()) as (_, port):
-            yield Stack(self.db, self.blobs, self.server, self.livekit, int(port))
+        async with child("trunkline.sandbox.worker", self.orders.dump()) as (one, port):
+            yield Stack(self.db, self.blobs, self.server, self.livekit, int(port), one.pid)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -189,6 +194,23 @@ async def test_nobody_was_free(world: World) -> None:
         assert await guardian.send_again() == [], "an agent was sent for just now"
         await running
         assert (await stack.stored(room)).call.end_reason == "caller_hangup"
+
+
+async def test_nobody_is_sent_to_a_worker_that_drains(world: World) -> None:
+    """Told to stop, a worker lets its call go on to the end, and /ready turns false meanwhile."""
+    room = "call_drained"
+    async with world.worker() as stack:
+        sip, _ = stack.ring(room, (Listen(), HangUp()))
+        running = asyncio.create_task(sip.run())
+        await asyncio.wait_for(sip.wait_answered(), 30)
+        os.kill(stack.pid, signal.SIGTERM)
+        async with asyncio.timeout(10):
+            while (await stack.ready())["ready"]:  # noqa: ASYNC110 - asked of another process
+                await asyncio.sleep(0.05)  # pace: a signal takes its time
+        over = await asyncio.wait_for(running, LONGEST_S)
+        # Inside the block, whose end is a second signal: that one waits for nothing.
+        assert (await stack.stored(room)).call.end_reason == "caller_hangup"
+    assert over.how == "caller"
 
 
 async def test_a_whole_call(stack: Stack) -> None:
@@ -310,5 +332,8 @@ async def test_the_worker_says_when_it_can_take_calls(stack: Stack) -> None:
     sip, _ = stack.ring("call_ready", (Listen(), HangUp()))
     running = asyncio.create_task(sip.run())
     await asyncio.wait_for(sip.wait_answered(), 30)
-    assert [job["room"] for job in (await stack.ready())["calls"]] == ["call_ready"]
+    told = await stack.ready()
+    assert told["ready"]
+    (job,) = [job for job in told["calls"] if job["room"] == "call_ready"]
+    os.kill(job["pid"], 0)  # raises unless there is such a process
     await running

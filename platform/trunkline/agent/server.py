@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import contextvars
 import os
+import sys
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -53,7 +54,7 @@ async def run(options: WorkerOptions, on_ready: Callable[[int], None]) -> None:
     """Take calls until SIGTERM or SIGINT; calls that are on may then go on for ``options.drain``.
 
     A second signal ends them. *on_ready* gets the port of /health and /ready once LiveKit knows the
-    worker. Raises PortTaken, and RuntimeError when LiveKit stays out of reach.
+    worker; until then, and while LiveKit is out of reach, /ready is 503. Raises PortTaken.
     """
     listener = asgi.listen(options.host, options.port)
     port: int = listener.getsockname()[1]
@@ -96,6 +97,8 @@ class Server(AgentServer):
             load_threshold=1.0,
             drain_timeout=int(options.drain.total_seconds()),
             session_end_timeout=WIND_UP.total_seconds(),
+            # Gives up never: calls that are on need no LiveKit API, and /ready says what is wrong.
+            max_retry=sys.maxsize,
             initialize_process_timeout=60.0,
             host="127.0.0.1",
             port=0,

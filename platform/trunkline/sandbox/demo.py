@@ -28,7 +28,7 @@ from trunkline.kit.processes import Child, ChildDied, spawn
 from trunkline.outbox.publish import publish
 from trunkline.sandbox.callers import Orders
 from trunkline.sandbox.receiver import Receiver
-from trunkline.sandbox.stack import free_port
+from trunkline.sandbox.stack import check_installed, free_port
 from trunkline.sandbox.stack import livekit as livekit_server
 from trunkline.sandbox.story import STORIES, seed
 from trunkline.sandbox.watch import Watch, document, hearing, percentile
@@ -81,6 +81,8 @@ async def run(options: DemoOptions) -> int:
 
 
 async def _run(options: DemoOptions, console: Console, stopped: asyncio.Event) -> int:
+    if options.livekit:
+        check_installed()
     now = utc_now()
     lock = prepare(options.data, now=now)
     settings = Settings.load(

@@ -26,9 +26,14 @@ _START = timedelta(seconds=30)
 _STOP = timedelta(seconds=5)
 
 
-def missing() -> list[str]:
-    """The programs that are not on PATH."""
-    return [name for name in GET if shutil.which(name) is None]
+def check_installed() -> None:
+    """Raises Unavailable when a program is not on PATH, with how to get it."""
+    absent = [name for name in GET if shutil.which(name) is None]
+    if absent:
+        raise Unavailable(
+            "; ".join(f"{name} is not installed: {GET[name]}" for name in absent)
+            + "; or run the demo without --livekit"
+        )
 
 
 @contextlib.asynccontextmanager
@@ -38,11 +43,7 @@ async def livekit(folder: Path, webhook: str | None = None) -> AsyncIterator[Liv
     LiveKit tells its events to the address *webhook*. Raises Unavailable when a program is missing, with
     how to get it, or does not start, with its last words.
     """
-    if absent := missing():
-        raise Unavailable(
-            "; ".join(f"{name} is not installed: {GET[name]}" for name in absent)
-            + "; or run the demo without --livekit"
-        )
+    check_installed()
     redis_port, port, tcp_port = free_port(), free_port(), free_port()
     key, secret = "sandbox", secrets.token_hex(24)
     config = {

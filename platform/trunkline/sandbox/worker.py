@@ -52,7 +52,7 @@ class WorkerOrders:
             capacity=self.capacity,
             warm=self.warm,
             port=0,
-            drain=timedelta(seconds=10),
+            drain=timedelta(seconds=60),
             log_level=self.log_level,
         )
 
