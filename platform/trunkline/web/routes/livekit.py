@@ -59,6 +59,7 @@ class Seen:
     "/webhook",
     operation_id="take_livekit_event",
     summary="Receive an event from LiveKit",
+    include_in_schema=False,  # LiveKit's, not an integrator's
     responses=documented(401, 404, 422),
 )
 async def take(request: Request, parts: Parts) -> Taken:
