@@ -498,7 +498,7 @@ async def test_a_redirect_is_not_followed(sqlite_db: Database) -> None:
 async def test_the_receiver_says_when_its_port_is_taken() -> None:
     """A taken port is one sentence with what to do."""
     async with Receiver() as first:
-        with pytest.raises(Unavailable, match=f"port {first.port}.*choose another port"):
+        with pytest.raises(Unavailable, match=f":{first.port} .*choose another port"):
             async with Receiver(port=first.port):
                 pass
 

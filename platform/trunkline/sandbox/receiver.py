@@ -6,14 +6,12 @@ The demo shows what it gets; tests let it answer badly on purpose. It listens on
 import asyncio
 import contextlib
 import json
-import socket
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Self
 
-import uvicorn
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -21,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from trunkline.errors import Unavailable
+from trunkline.kit import asgi
 
 _HOST = "127.0.0.1"
 
@@ -68,7 +67,6 @@ class Receiver:
         self._open_gate = asyncio.Event()
         self._open_gate.set()
         self._changed = asyncio.Condition()
-        self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -109,36 +107,22 @@ class Receiver:
         return self.received
 
     async def __aenter__(self) -> Self:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((_HOST, self.port))
-            listener.listen()
-        except OSError as error:
-            listener.close()
-            raise Unavailable(
-                f"the webhook receiver cannot listen on port {self.port}: {error.strerror}; "
-                "choose another port"
-            ) from error
-        # Connections wait in the socket's queue until the server runs.
+            # Connections wait in the socket's queue until the server runs.
+            listener = asgi.listen(_HOST, self.port)
+        except asgi.PortTaken as error:
+            raise Unavailable(f"the webhook receiver {error}") from error
         self.port = listener.getsockname()[1]
-        config = uvicorn.Config(
-            Starlette(routes=[Route("/hooks", self._take, methods=["POST"])]),
-            lifespan="off",
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = _Server(config)
-        self._task = asyncio.create_task(self._server.serve([listener]))
+        app = Starlette(routes=[Route("/hooks", self._take, methods=["POST"])])
+        self._task = asyncio.create_task(asgi.serve(app, listener, lambda: None))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        assert self._server is not None
         assert self._task is not None
         self.release()
-        self._server.should_exit = True
-        await self._task
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
 
     async def _take(self, request: Request) -> Response:
         raw = await request.body()
@@ -168,14 +152,6 @@ class Receiver:
         except (WebhookVerificationError, ValueError):
             return False
         return True
-
-
-class _Server(uvicorn.Server):
-    """uvicorn as a guest: the process's signals stay with whoever runs it."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
 
 
 def _json(raw: bytes) -> Any:
