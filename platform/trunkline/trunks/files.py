@@ -25,9 +25,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from trunkline.desk.sip import NUMBER_ATTRIBUTE
 from trunkline.errors import Invalid
 from trunkline.kit import phone
-from trunkline.trunks.plan import NUMBER_ATTRIBUTE
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _HEADER = re.compile(r"[A-Za-z0-9!%*_+`'~.-]{1,64}")

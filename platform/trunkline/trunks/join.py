@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trunkline.desk.sip import NUMBER_ATTRIBUTE
 from trunkline.errors import Invalid
 from trunkline.kit import phone
 from trunkline.kit.livekit import Kind, canonical
 from trunkline.trunks.files import Digest, Files, InboundTrunk, OutboundTrunk, Rule, Trunk
-from trunkline.trunks.plan import NUMBER_ATTRIBUTE, Wanted
+from trunkline.trunks.plan import Wanted
 
 _ENCRYPTION = {
     "disable": "SIP_MEDIA_ENCRYPT_DISABLE",

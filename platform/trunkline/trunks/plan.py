@@ -15,9 +15,6 @@ from typing import Any, Literal
 
 from trunkline.kit.livekit import Kind, Stored
 
-NUMBER_ATTRIBUTE = "trunkline.number"
-"""Attribute of the caller's participant: the number of ours that was dialled, E.164."""
-
 Action = Literal["create", "update", "delete"]
 
 _Key = tuple[Kind, str]

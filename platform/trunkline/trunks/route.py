@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from trunkline.desk.sip import NUMBER_ATTRIBUTE
 from trunkline.kit.livekit import Stored
-from trunkline.trunks.plan import NUMBER_ATTRIBUTE, name_of, plus
+from trunkline.trunks.plan import name_of, plus
 
 _SHORTEST = 7
 """Digits that two numbers must share at their end to be taken for the same one."""
