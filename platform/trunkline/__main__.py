@@ -8,7 +8,7 @@ from trunkline.kit.processes import die_with_parent
 def main() -> None:
     """Run the command line; the exit code is 0, 1 (failed) or 2 (wrong usage)."""
     die_with_parent()
-    from trunkline.cli import run
+    from trunkline.cli.main import run
 
     sys.exit(run())
 

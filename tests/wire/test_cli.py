@@ -25,7 +25,7 @@ BARE = {
 WITHOUT_SANDBOX = (
     "import sys; "
     "sys.modules.update(dict.fromkeys(['pocketsphinx', 'espeakng_loader', 'trunkline.sandbox'])); "
-    "from trunkline.cli import run; sys.exit(run(sys.argv[1:]))"
+    "from trunkline.cli.main import run; sys.exit(run(sys.argv[1:]))"
 )
 
 

@@ -20,6 +20,7 @@ from trunkline.agent import persona
 from trunkline.agent import session as sessions
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.errors import provider_failed
+from trunkline.agent.keys import KeyCollector
 from trunkline.agent.line import Line
 from trunkline.agent.options import AgentOptions
 from trunkline.agent.recorder import Recorder
@@ -278,7 +279,7 @@ class _Call:
             await self._session.say(body.farewell, allow_interruptions=False)
         self._talk.end(EndReason.MAX_DURATION)
 
-    def _keys(self) -> "KeyCollector":
+    def _keys(self) -> KeyCollector:
         return KeyCollector(self._services.options.key_gap, self._on_keys)
 
     def _on_keys(self, digits: str) -> None:
@@ -350,26 +351,6 @@ class _Call:
                 )
         except Exception:
             log.exception("callback_not_stored")
-
-
-class KeyCollector:
-    """Puts keys that are pressed in quick succession together."""
-
-    def __init__(self, gap: timedelta, on_keys: Any) -> None:
-        self._gap, self._on_keys = gap, on_keys
-        self._digits = ""
-        self._timer: asyncio.TimerHandle | None = None
-
-    def press(self, digit: str) -> None:
-        """One key; *on_keys* gets them all once none has come for the gap."""
-        self._digits += digit
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(self._gap.total_seconds(), self._flush)
-
-    def _flush(self) -> None:
-        digits, self._digits, self._timer = self._digits, "", None
-        self._on_keys(digits)
 
 
 async def _stream(frames: list[rtc.AudioFrame]) -> AsyncIterator[rtc.AudioFrame]:
