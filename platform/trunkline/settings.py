@@ -61,6 +61,13 @@ class Settings(BaseSettings):
     trunkline_port: int = Field(8420, ge=0, le=65535)
     """Port of the API and the dashboard; 0 lets the system choose."""
 
+    trunkline_courier_host: str = "127.0.0.1"
+    trunkline_courier_port: int = Field(8423, ge=0, le=65535)
+    """Port of /health and /ready of ``trunkline courier``; 0 lets the system choose."""
+    trunkline_guardian_host: str = "127.0.0.1"
+    trunkline_guardian_port: int = Field(8424, ge=0, le=65535)
+    """Port of /health and /ready of ``trunkline guardian``; 0 lets the system choose."""
+
     trunkline_secret_keys: SecretStr | None = None
     """Keys that stored secrets are sealed with, by commas, the newest first; none means the file
     ``secret.key`` in the data folder, which is made when it is first needed."""

@@ -21,9 +21,6 @@ from livekit import rtc
 from livekit.agents import AgentServer, JobContext, JobProcess, JobRequest
 from livekit.agents.utils import http_context
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.options import WorkerOptions
@@ -34,7 +31,7 @@ from trunkline.calls import queries as calls
 from trunkline.calls import service
 from trunkline.desk.arrival import receive
 from trunkline.desk.sip import AGENT
-from trunkline.kit import asgi
+from trunkline.kit import asgi, probes
 from trunkline.kit import log as logs
 from trunkline.kit.blobs import open_blobs
 from trunkline.kit.clock import utc_now
@@ -54,7 +51,7 @@ async def run(options: WorkerOptions, on_ready: Callable[[int], None]) -> None:
     """Take calls until SIGTERM or SIGINT; calls that are on may then go on for ``options.drain``.
 
     A second signal ends them. *on_ready* gets the port of /health and /ready once LiveKit knows the
-    worker; until then, and while LiveKit is out of reach, /ready is 503. Raises PortTaken.
+    worker; until then, and while LiveKit or the database is out of reach, /ready is 503. Raises PortTaken.
     """
     listener = asgi.listen(options.host, options.port)
     port: int = listener.getsockname()[1]
@@ -69,7 +66,8 @@ async def run(options: WorkerOptions, on_ready: Callable[[int], None]) -> None:
     server.once("worker_registered", lambda *_: on_ready(port))
     with asgi.stop_signals(on_signal):
         working = asyncio.create_task(server.run())
-        probes = asyncio.create_task(asgi.serve(_probes(server), listener, lambda: None))
+        db = open_database(options.database)
+        probing = asyncio.create_task(asgi.serve(_probes(server, db), listener, lambda: None))
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -79,10 +77,11 @@ async def run(options: WorkerOptions, on_ready: Callable[[int], None]) -> None:
                 await server.aclose()
             await working
         finally:
-            for task in (stopping, probes):
+            for task in (stopping, probing):
                 task.cancel()
-            await asyncio.gather(probes, stopping, return_exceptions=True)
+            await asyncio.gather(probing, stopping, return_exceptions=True)
             listener.close()
+            await db.close()
 
 
 class Server(AgentServer):
@@ -146,15 +145,17 @@ def make_server(options: WorkerOptions) -> Server:
     return server
 
 
-def _probes(server: Server) -> Starlette:
-    async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+def _probes(server: Server, db: Database) -> Starlette:
+    async def connected() -> None:
+        if server.draining:
+            raise probes.NotReady("the worker is told to stop, and waits for its calls to end")
+        if not server.ready:
+            raise probes.NotReady(
+                "LiveKit does not know this worker: it cannot be reached, or does not take our key; "
+                "this process's log says which, and so does trunkline doctor"
+            )
 
-    async def ready(request: Request) -> Response:
-        state = {"ready": server.ready, "calls": server.jobs()}
-        return JSONResponse(state, 200 if server.ready else 503)
-
-    return Starlette(routes=[Route("/health", health), Route("/ready", ready)])
+    return probes.app([connected, probes.database(db)], lambda: {"calls": server.jobs()})
 
 
 async def _on_request(request: JobRequest) -> None:

@@ -17,7 +17,10 @@ app = typer.Typer(
 _COMMANDS: tuple[Callable[..., None], ...] = (
     processes.demo,
     processes.serve,
+    processes.web,
     processes.worker,
+    processes.courier,
+    processes.guardian,
     processes.sandbox,
     lines.route,
     lines.provision,
@@ -46,9 +49,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         from trunkline.kit.asgi import PortTaken
         from trunkline.kit.crypt import CryptError
         from trunkline.kit.db import DatabaseError
+        from trunkline.kit.livekit import LiveKitFailed
         from trunkline.kit.processes import ChildDied
 
-        if not isinstance(error, PortTaken | CryptError | DatabaseError | ChildDied):
+        ours = (PortTaken, CryptError, DatabaseError, LiveKitFailed, ChildDied)
+        if not isinstance(error, ours):
             raise
         return _failed(error, 1)
     return 0

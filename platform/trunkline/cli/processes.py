@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,10 +10,12 @@ from trunkline.cli.shared import (
     AsJson,
     Data,
     configure_logging,
-    make_data_folder,
     missing_sandbox,
     talk,
 )
+
+Part = Literal["web", "courier", "guardian"]
+"""What runs on this side of the database; all but the worker."""
 
 
 def demo(
@@ -63,66 +65,40 @@ def demo(
     )
 
 
-def serve(
-    data: Data = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port to listen on; 0 takes any free one.")
-    ] = None,
-) -> None:
+Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default=False)]
+Port = Annotated[
+    int | None,
+    typer.Option(help="Port to listen on; 0 takes any free one.", show_default=False),
+]
+
+
+def serve(data: Data = None, host: Host = None, port: Port = None) -> None:
     """Run everything but the worker on one machine: API, dashboard, courier, guardian."""
+    _run(("web", "courier", "guardian"), data, host, port)
+
+
+def web(data: Data = None, host: Host = None, port: Port = None) -> None:
+    """Run the API, the dashboard and the receiver of LiveKit's webhooks."""
+    _run(("web",), data, host, port)
+
+
+def courier(data: Data = None, host: Host = None, port: Port = None) -> None:
+    """Publish events and deliver webhooks. --host and --port are those of /health and /ready."""
+    _run(("courier",), data, host, port)
+
+
+def guardian(data: Data = None, host: Host = None, port: Port = None) -> None:
+    """Watch live calls and mend them. --host and --port are those of /health and /ready."""
+    _run(("guardian",), data, host, port)
+
+
+def _run(parts: tuple[Part, ...], data: Path | None, host: str | None, port: int | None) -> None:
+    from trunkline.cli.running import run
     from trunkline.settings import Settings
 
-    settings = Settings.load(trunkline_data=data, trunkline_host=host, trunkline_port=port)
+    settings = Settings.load(trunkline_data=data)
     configure_logging(settings)
-    asyncio.run(_serve(settings))
-
-
-async def _serve(settings: Any) -> None:
-    import contextlib
-
-    from trunkline.courier import Courier
-    from trunkline.guardian import Guardian, GuardianOptions
-    from trunkline.kit import asgi
-    from trunkline.kit.blobs import open_blobs
-    from trunkline.kit.clock import utc_now
-    from trunkline.kit.db import check_revision, open_database, revisions, upgrade
-    from trunkline.kit.livekit import open_livekit
-    from trunkline.web.app import create_app
-    from trunkline.web.options import WebOptions
-
-    listener = asgi.listen(settings.trunkline_host, settings.trunkline_port)
-    port = listener.getsockname()[1]
-    make_data_folder(settings)
-    db = open_database(settings.database)
-    try:
-        # An embedded database that is new is made; an existing one is only checked.
-        if db.dialect == "sqlite" and (await revisions(db))[0] is None:
-            await upgrade(settings.database_url)
-        await check_revision(db)
-        blobs = open_blobs(settings.blobs)
-        livekit = settings.livekit
-        web = create_app(
-            db, blobs, WebOptions(endpoints=settings.endpoints(), livekit=livekit), utc_now
-        )
-
-        def ready() -> None:
-            print(f"ready {port}", flush=True)  # noqa: T201 - for whoever started us
-            if talk.is_terminal:
-                talk.print(f"Dashboard: http://{settings.trunkline_host}:{port}/calls")
-
-        async with contextlib.AsyncExitStack() as stack:
-            watched = await stack.enter_async_context(open_livekit(livekit)) if livekit else None
-            work = asyncio.gather(
-                asgi.serve(web, listener, ready),
-                Courier(db, settings.courier()).run(),
-                Guardian(db, blobs, GuardianOptions(), livekit=watched).run(),
-            )
-            with asgi.stop_signals(work.cancel), contextlib.suppress(asyncio.CancelledError):
-                await work
-    finally:
-        listener.close()
-        await db.close()
+    asyncio.run(run(settings, parts, host=host, port=port))
 
 
 def worker(data: Data = None) -> None:

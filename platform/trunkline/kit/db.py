@@ -6,6 +6,7 @@ the busy timeout does not help it (https://www.sqlite.org/lang_transaction.html)
 """
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -190,16 +191,23 @@ def alembic_config(url: str) -> Any:
     return config
 
 
+@functools.cache
+def _head() -> str | None:
+    """The newest revision; reads every migration's file, which takes a while."""
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(alembic_config("")).get_current_head()
+
+
 async def revisions(database: Database) -> tuple[str | None, str | None]:
     """The revision the database is at (None when empty) and the one this program needs.
 
     Raises DatabaseError when the database cannot be opened.
     """
-    from alembic.script import ScriptDirectory
-
-    head = ScriptDirectory.from_config(alembic_config("")).get_current_head()
+    head = await asyncio.to_thread(_head)
     try:
-        async with database.engine.connect() as connection:
+        async with database.look() as session:
+            connection = await session.connection()
             has_table = await connection.run_sync(
                 lambda sync: sync.dialect.has_table(sync, "alembic_version")
             )

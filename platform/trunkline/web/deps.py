@@ -10,6 +10,7 @@ from trunkline.errors import Misconfigured
 from trunkline.kit.blobs import Blobs
 from trunkline.kit.clock import Clock
 from trunkline.kit.db import Database
+from trunkline.kit.probes import Check
 from trunkline.web.bell import Bell
 from trunkline.web.options import WebOptions
 from trunkline.webhooks.options import EndpointOptions
@@ -24,6 +25,8 @@ class Web:
     options: WebOptions
     clock: Clock
     bell: Bell
+    needs: tuple[Check, ...] = ()
+    """What /ready looks at besides the database."""
 
     def now(self) -> datetime:
         """The present moment, in UTC."""

@@ -273,7 +273,7 @@ async def _on_trunkline_error(request: Request, error: Exception) -> Response:
         return problem(
             request, 500, error.code, "The server cannot do this; its log says why, by request id."
         )
-    headers = getattr(error, "headers", None)
+    headers = {"Retry-After": "2"} if status == 503 else getattr(error, "headers", None)
     return problem(request, status, error.code, str(error), headers=headers)
 
 
