@@ -22,7 +22,9 @@ from trunkline.webhooks.options import CourierOptions, EndpointOptions
 class Settings(BaseSettings):
     """What can be set, each by the environment variable of the same name in capitals."""
 
-    model_config = SettingsConfigDict(env_file_encoding="utf-8", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file_encoding="utf-8", extra="ignore", frozen=True, env_ignore_empty=True
+    )
 
     trunkline_data: Path = Path(".trunkline")
     """Folder of the embedded database and of recordings."""

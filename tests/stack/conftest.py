@@ -6,8 +6,8 @@ import socket
 import subprocess
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,10 +50,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[str], ready: str, log: "deque[str]") -> Iterator[None]:
+def running(
+    command: Sequence[str], ready: str, log: "deque[str]", env: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Run *command* until the block ends; entered once a line of its output holds *ready*."""
     process = subprocess.Popen(
         command,
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
@@ -82,6 +85,21 @@ def running(command: Sequence[str], ready: str, log: "deque[str]") -> Iterator[N
             process.kill()
             process.wait()
         reader.join(5)
+
+
+Running = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture
+def program_runs() -> Running:
+    """:func:`running`, for a program that a test starts itself."""
+    return running
+
+
+@pytest.fixture
+def free_ports() -> list[int]:
+    """Four ports that nobody listens on."""
+    return [free_port() for _ in range(4)]
 
 
 @pytest.fixture(scope="session")
