@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from trunkline.agent.options import AgentOptions, ProviderAccess, WorkerOptions
+from trunkline.desk.door import House
 from trunkline.errors import Misconfigured
 from trunkline.kit.blobs import BlobOptions
 from trunkline.kit.crypt import CryptError, Sealer, key_in
@@ -51,6 +52,8 @@ class Settings(BaseSettings):
     trunkline_sip_host: str | None = None
     """Public name or address of livekit-sip, as a provider must call it."""
 
+    trunkline_max_calls: int | None = Field(None, ge=1)
+    """Calls at once over all numbers and workers, in and out; none means as many as come."""
     trunkline_worker_capacity: int = Field(6, ge=1)
     """Calls that one worker takes at once."""
     trunkline_worker_warm: int = Field(2, ge=1)
@@ -214,6 +217,7 @@ class Settings(BaseSettings):
             deepgram=_access(self.deepgram_api_key, self.deepgram_base_url),
             openai=_access(self.openai_api_key, self.openai_base_url),
             cartesia=_access(self.cartesia_api_key, self.cartesia_base_url),
+            house=House(max_calls=self.trunkline_max_calls),
         )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 from livekit.agents import APIConnectionError, APIStatusError, APITimeoutError
@@ -14,9 +14,13 @@ from trunkline.agent.tools import NEEDS, tools_for
 from trunkline.crm.models import Contact
 from trunkline.desk.arrival import Reception
 from trunkline.desk.callbacks import due_at
+from trunkline.desk.door import Door, Kind
 from trunkline.desk.identity import Rung, require
 from trunkline.profiles.body import ToolName, read
 from trunkline.sandbox.story import PROFILE
+
+if TYPE_CHECKING:
+    from tests.conftest import Make
 
 BODY = read(PROFILE)
 NOBODY = Reception(
@@ -105,6 +109,23 @@ def test_the_prompt_tells_the_present_and_the_caller(now: datetime) -> None:
     assert "Now: 2026-01-15 04:30 Thursday (America/New_York)" in prompt
     assert "Caller: Dana Whitfield" in prompt
     assert "Caller: unknown" in persona.instructions(BODY, NOBODY, now=now)
+
+
+def test_the_prompt_says_why_it_is_closed(make: "Make", now: datetime) -> None:
+    """A caller who wonders why nobody is there can be told."""
+    body = make.body(holidays=[{"date": "01-15", "name": "Founder's Day"}])
+    assert "Office: closed (today is Founder's Day)" in persona.instructions(body, DANA, now=now)
+    open_day = make.body(hours=[{"days": ["thu"], "opens": "00:00", "closes": "00:00"}])
+    assert "Office: open\n" in persona.instructions(open_day, DANA, now=now)
+
+
+def test_who_is_turned_away_hears_why(make: "Make") -> None:
+    """At a cap the caller is told of it; who may not come in hears a goodbye."""
+    full = replace(NOBODY, door=Door(Kind.CAPACITY, "all 2 lines are busy"))
+    farewell = make.body().farewell
+    assert persona.turned_away(make.body(), full) == f"{persona.BUSY} {farewell}"
+    message = replace(NOBODY, door=Door(Kind.MESSAGE, "the caller hides the number"))
+    assert persona.turned_away(make.body(), message) == farewell
 
 
 def test_a_name_with_braces_does_no_harm(now: datetime) -> None:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from trunkline.errors import Invalid
-from trunkline.profiles.body import TOOL_NAMES, ProfileBody, open_at, read
+from trunkline.profiles.body import TOOL_NAMES, ProfileBody, open_at, opening_at, read
 
 if TYPE_CHECKING:
     from tests.conftest import Make
@@ -57,6 +57,13 @@ def test_a_body_never_changes(make: "Make") -> None:
             {"hours": [{"days": ["mon"], "opens": "25:00", "closes": "17:00"}]},
             "hours.0.opens: '25:00' is no time of day",
         ),
+        (
+            {"holidays": [{"date": "25.12.", "name": "x"}]},
+            "holidays.0.date: '25.12.' is no day; write",
+        ),
+        ({"holidays": [{"date": "2026-02-29", "name": "x"}]}, "'2026-02-29' is no day"),
+        ({"holidays": [{"date": "12-24", "name": "x", "opens": "09:00"}]}, "given together or not"),
+        ({"hidden_callers": "hang up"}, "hidden_callers: input should be 'answer', 'reject' or"),
         (
             {"hours": [{"days": ["monday"], "opens": "09:00", "closes": "17:00"}]},
             "hours.0.days.0: input should be 'mon'",
@@ -142,3 +149,52 @@ def test_business_hours_are_the_walls(
     """Hours are read as the clock on the profile's wall, over midnight and daylight saving."""
     body = make.body(timezone=zone, hours=hours)
     assert open_at(body, datetime.fromisoformat(moment).replace(tzinfo=UTC)) is is_open
+
+
+CHRISTMAS = {"date": "12-25", "name": "Christmas Day"}
+EVE = {"date": "12-24", "name": "Christmas Eve", "opens": "09:00", "closes": "12:00"}
+PARTY = {"date": "2026-12-31", "name": "New Year's Eve", "opens": "20:00", "closes": "02:00"}
+MOVED = {"date": "2026-12-25", "name": "Moving day", "opens": "10:00", "closes": "11:00"}
+LEAP = {"date": "02-29", "name": "Leap day"}
+CHANGE = {"date": "2026-10-25", "name": "Clocks", "opens": "02:30", "closes": "03:30"}
+LATE = {"days": ["wed", "thu", "fri"], "opens": "22:00", "closes": "02:00"}
+
+
+@pytest.mark.parametrize(
+    ("hours", "holidays", "moment", "is_open", "holiday"),
+    [
+        ([WEEKDAYS], [CHRISTMAS], "2026-12-25T10:00", False, "Christmas Day"),  # a Friday
+        ([WEEKDAYS], [CHRISTMAS], "2025-12-25T10:00", False, "Christmas Day"),  # every year
+        ([WEEKDAYS], [CHRISTMAS], "2026-12-24T23:00", False, "Christmas Day"),  # 00:00 in Berlin
+        ([WEEKDAYS], [CHRISTMAS], "2026-12-24T10:00", True, None),
+        ([], [CHRISTMAS], "2026-12-25T10:00", False, "Christmas Day"),  # else always open
+        ([], [CHRISTMAS], "2026-12-25T23:00", True, None),  # the first minute after it
+        ([WEEKDAYS], [EVE], "2026-12-24T10:59", True, "Christmas Eve"),  # 11:59
+        ([WEEKDAYS], [EVE], "2026-12-24T11:00", False, "Christmas Eve"),  # in place of 17:30
+        ([WEEKDAYS], [CHRISTMAS, MOVED], "2026-12-25T09:30", True, "Moving day"),  # the narrower
+        ([WEEKDAYS], [PARTY], "2026-12-31T22:59", True, "New Year's Eve"),
+        ([WEEKDAYS], [PARTY], "2027-01-01T00:59", True, None),  # 01:59, still the holiday's hours
+        ([WEEKDAYS], [PARTY], "2027-01-01T01:00", False, None),
+        ([WEEKDAYS], [PARTY], "2027-12-31T22:00", False, None),  # that year only
+        ([LATE], [CHRISTMAS], "2026-12-25T00:30", False, "Christmas Day"),  # 01:30: closed all day
+        ([LATE], [CHRISTMAS], "2026-12-26T00:30", False, None),  # nor does it open in the evening
+        ([LATE], [], "2026-12-26T00:30", True, None),
+        ([], [LEAP], "2028-02-29T10:00", False, "Leap day"),
+        ([], [LEAP], "2027-03-01T10:00", True, None),
+        ([WEEKDAYS], [CHANGE], "2026-10-25T00:45", True, "Clocks"),  # 02:45, for the first time
+        ([WEEKDAYS], [CHANGE], "2026-10-25T01:45", True, "Clocks"),  # and for the second
+        ([WEEKDAYS], [CHANGE], "2026-10-25T01:15", False, "Clocks"),  # 02:15, for the second time
+    ],
+)  # fmt: skip
+def test_a_holiday_has_hours_of_its_own(
+    make: "Make",
+    hours: list[dict[str, Any]],
+    holidays: list[dict[str, Any]],
+    moment: str,
+    is_open: bool,
+    holiday: str | None,
+) -> None:
+    """On a holiday its own hours hold, or none, from midnight to midnight on the wall in Berlin."""
+    body = make.body(timezone=BERLIN, hours=hours, holidays=holidays)
+    found = opening_at(body, datetime.fromisoformat(moment).replace(tzinfo=UTC))
+    assert (found.is_open, found.holiday.name if found.holiday else None) == (is_open, holiday)

@@ -88,3 +88,74 @@ def test_a_call_that_we_placed() -> None:
 def test_whether_to_wait_for_more(attributes: dict[str, str], complete: bool) -> None:
     """Attributes are complete once they say whose number was dialled and which call it is."""
     assert is_complete(attributes) is complete
+
+
+CALLER = "+12025550134"
+ID = "sip:+12025550134@carrier.example"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "level"),
+    [
+        ({}, None),
+        ({"trunkline.attestation": "TN-Validation-Passed-A"}, "A"),
+        ({"trunkline.attestation": "TN-Validation-Passed-B"}, "B"),
+        ({"trunkline.attestation": "TN-Validation-Failed"}, None),
+        ({"trunkline.attestation": "TN-Validation-Failed-A"}, None),
+        ({"trunkline.attestation": "No-TN-Validation"}, None),
+        ({"trunkline.attestation": "tn-validation-passed-a or so"}, None),
+        # Telnyx: no level is A, and the parameter may belong to the address or to the header.
+        ({"trunkline.asserted_identity": f"<{ID};verstat=TN-Validation-Passed>"}, "A"),
+        ({"trunkline.asserted_identity": f'"Dana" <{ID}>;verstat=TN-Validation-Passed-B'}, "B"),
+        (
+            {"trunkline.asserted_identity": f"Dana <{ID};user=phone;Verstat=TN-Validation-Passed>"},
+            "A",
+        ),
+        ({"trunkline.asserted_identity": "<tel:+12025550134;verstat=TN-Validation-Passed-C>"}, "C"),
+        ({"trunkline.asserted_identity": "<sip:12025550134@c;verstat=TN-Validation-Passed>"}, "A"),
+        # In the user part, as RFC 3966 has parameters of a number.
+        ({"trunkline.asserted_identity": "<sip:+12025550134;verstat=TN-Validation-Passed@c>"}, "A"),
+        # Another number is vouched for than the one that is calling.
+        (
+            {"trunkline.asserted_identity": "<sip:+12025550145@c;verstat=TN-Validation-Passed>"},
+            None,
+        ),
+        # What the caller chooses, the display name, looks like a verdict or like an address.
+        ({"trunkline.asserted_identity": f'"verstat=TN-Validation-Passed" <{ID}>'}, None),
+        ({"trunkline.asserted_identity": f'";verstat=TN-Validation-Passed" <{ID}>'}, None),
+        ({"trunkline.asserted_identity": f";verstat=TN-Validation-Passed <{ID}>"}, None),
+        (
+            {"trunkline.asserted_identity": f'"<{ID};verstat=TN-Validation-Passed>" <sip:+1202@c>'},
+            None,
+        ),
+        (
+            {"trunkline.asserted_identity": f'"a\\" <{ID};verstat=TN-Validation-Passed>" <{ID}>'},
+            None,
+        ),
+        ({"trunkline.asserted_identity": f'"a <{ID};verstat=TN-Validation-Passed>;b'}, None),
+        ({"trunkline.asserted_identity": f"<{ID};verstat=TN-Validation-Passed> <{ID}>"}, None),
+        (
+            {"trunkline.asserted_identity": f"<{ID};verstat=TN-Validation-Passed>;" + "x" * 2000},
+            None,
+        ),
+        # Two verdicts that differ are none.
+        (
+            {
+                "trunkline.asserted_identity": f"<{ID};verstat=No-TN-Validation>;verstat=TN-Validation-Passed"
+            },
+            None,
+        ),
+        ({"sip.h.x-twilio-verstat": "TN-Validation-Passed-A"}, None),  # only what a trunk maps
+    ],
+)
+def test_how_far_the_carrier_vouches(attributes: dict[str, str], level: str | None) -> None:
+    """The carrier's verdict counts where the carrier writes it, and for the number that calls."""
+    assert from_sip("call_1", "sip_x", {**FULL, **attributes}).attestation == level
+
+
+def test_nobody_vouches_for_a_hidden_number() -> None:
+    """Without a number there is nothing to vouch for; nor on a call that we place ourselves."""
+    told = {"trunkline.attestation": "TN-Validation-Passed-A"}
+    assert from_sip("c", "i", {**without("sip.phoneNumber"), **told}).attestation is None
+    ours = without("sip.ruleID", "trunkline.number")
+    assert from_sip("c", "i", {**ours, **told}).attestation is None

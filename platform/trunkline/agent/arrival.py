@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trunkline.desk import sip
+from trunkline.desk.identity import Attestation
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Arrival:
     participant: str | None = None
     sip_call_id: str | None = None
     sip_trunk_id: str | None = None
+    attestation: Attestation | None = None
+    """How far the carrier vouches for the caller's number."""
 
 
 def from_sip(room: str, identity: str, attributes: Mapping[str, str]) -> Arrival:
@@ -36,4 +39,5 @@ def from_sip(room: str, identity: str, attributes: Mapping[str, str]) -> Arrival
         participant=sip.clean(identity),
         sip_call_id=call.call_id,
         sip_trunk_id=call.trunk_id,
+        attestation=call.attestation,
     )

@@ -14,7 +14,7 @@ from trunkline.agent.scribe import Scribe
 from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
 from trunkline.desk.arrival import Reception
-from trunkline.desk.identity import Rung
+from trunkline.desk.identity import Rung, rung
 from trunkline.kit.clock import Clock
 from trunkline.kit.db import Database
 from trunkline.profiles.body import ProfileBody
@@ -53,7 +53,7 @@ class Conversation:
     @property
     def rung(self) -> Rung:
         """How sure we are who is calling; a contact made in this call proves nothing."""
-        return Rung.NUMBER_MATCH if self._matched else Rung.UNKNOWN
+        return rung(matched=self._matched, attestation=self.reception.attestation)
 
     def keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run *work* so that it outlives the speech that started it; the call's end waits for it."""

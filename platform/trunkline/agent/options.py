@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
+from trunkline.desk.door import House
 from trunkline.kit.blobs import BlobOptions
 from trunkline.kit.db import DatabaseOptions
 from trunkline.kit.livekit import LiveKitOptions
@@ -35,6 +36,8 @@ class AgentOptions:
     """How long a tool that runs when the call ends may go on, so that nothing is lost."""
     key_gap: timedelta = timedelta(milliseconds=1200)
     """Keys pressed closer together than this are one input."""
+    house: House = field(default_factory=House)
+    """What holds for every number here."""
     tool_delays: Mapping[str, timedelta] = field(default_factory=dict)
     """Tool name → extra wait before it writes, to try out slow systems. Empty in production."""
 

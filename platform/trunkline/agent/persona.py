@@ -6,8 +6,12 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from trunkline.desk.arrival import Reception
+from trunkline.desk.door import Kind
 from trunkline.kit.money import Money
-from trunkline.profiles.body import ProfileBody, open_at
+from trunkline.profiles.body import ProfileBody, opening_at
+
+BUSY = "All our lines are busy just now. Please call again a little later."
+"""Said when a cap is reached and no menu can be offered."""
 
 
 @cache
@@ -22,7 +26,7 @@ def instructions(body: ProfileBody, reception: Reception, *, now: datetime) -> s
         agent_name=body.agent_name,
         company=body.company,
         now=f"{local:%Y-%m-%d %H:%M %A} ({body.timezone})",
-        office="open" if open_at(body, now) else "closed",
+        office=_office(body, now),
         caller=(reception.contact and reception.contact.name) or "unknown",
         caller_facts=_caller_facts(reception),
         language=body.language,
@@ -48,6 +52,19 @@ def greeting(body: ProfileBody, reception: Reception) -> str:
             else (f"{body.recording_notice} {words}")
         )
     return words
+
+
+def turned_away(body: ProfileBody, reception: Reception) -> str:
+    """All that a caller hears who is not let in."""
+    if reception.door.kind is Kind.CAPACITY:
+        return f"{BUSY} {body.farewell}"
+    return body.farewell
+
+
+def _office(body: ProfileBody, now: datetime) -> str:
+    opening = opening_at(body, now)
+    word = "open" if opening.is_open else "closed"
+    return f"{word} (today is {opening.holiday.name})" if opening.holiday else word
 
 
 def _caller_facts(reception: Reception) -> str:

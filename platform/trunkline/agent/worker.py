@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from livekit import rtc
-from livekit.agents import NOT_GIVEN, AgentSession, ErrorEvent
+from livekit.agents import NOT_GIVEN, AgentSession, ErrorEvent, SpeechHandle
 from livekit.agents.llm import LLMError
 from livekit.agents.stt import STTError
 from livekit.agents.tts import TTSError
@@ -33,6 +33,7 @@ from trunkline.crm import queries as crm_reads
 from trunkline.crm import service as crm
 from trunkline.desk import callbacks
 from trunkline.desk.arrival import Reception, receive
+from trunkline.desk.door import Kind
 from trunkline.errors import ProviderFailed, StaleLease, TrunklineError
 from trunkline.kit.blobs import Blobs
 from trunkline.kit.clock import Clock
@@ -87,6 +88,11 @@ async def answer(line: Line, services: Services) -> Outcome:
     if reception.answering is None:
         await line.hang_up()
         return await _close(services, lease, EndReason.NO_PROFILE, services.clock(), None)
+    if reception.door.kind is Kind.BLOCKED:
+        try:  # stored first: LiveKit tells others at once that the room is gone
+            return await _close(services, lease, EndReason.BLOCKED, services.clock(), None)
+        finally:
+            await line.hang_up()
     talk = Conversation(
         db=services.db,
         line=line,
@@ -129,6 +135,8 @@ async def _receive(line: Line, services: Services) -> tuple[Reception, calls.Lea
             direction=arrival.direction,
             sip_call_id=arrival.sip_call_id,
             sip_trunk_id=arrival.sip_trunk_id,
+            attestation=arrival.attestation,
+            house=services.options.house,
             now=now,
         )
         return reception, await calls.take_lease(session, reception.call_id, now=now)
@@ -181,7 +189,8 @@ class _Call:
         """Prepare while it rings, answer, greet, and stay until the call is over."""
         talk, body = self._talk, self._talk.body
         self._spawn(self._watch_line())
-        words = persona.greeting(body, talk.reception)
+        let_in = talk.reception.door.lets_in
+        words = (persona.greeting if let_in else persona.turned_away)(body, talk.reception)
         session = sessions.build(body, self._services.options, talk)
         session.on("error", self._on_error)
         talk.scribe.listen(session)
@@ -196,7 +205,7 @@ class _Call:
         await self._line.attach(session, talk.scribe.heard_text())
         await session.start(agent, record=False)
         frames = await greeting
-        if body.record:
+        if body.record and let_in:  # without a greeting nobody has been told of a recording
             self._recorder = Recorder(
                 self._services.db, self._services.blobs, talk.lease, talk.clock
             )
@@ -207,7 +216,9 @@ class _Call:
         await self._line.answer()
         self._answered.set()
         if frames is not None and not self._failed:
-            session.say(words, audio=_stream(frames))
+            said = session.say(words, audio=_stream(frames), allow_interruptions=let_in)
+            if not let_in:
+                self._spawn(self._send_away(said))
         async with talk.db.work() as work:
             await calls.answer(work, talk.lease, now=talk.clock())
         self._line.on_digit(self._keys().press)
@@ -271,6 +282,17 @@ class _Call:
 
     async def _watch_line(self) -> None:
         self._talk.end(await self._line.ended())
+
+    async def _send_away(self, said: SpeechHandle) -> None:
+        """End the call of somebody who is not let in, once the words are heard."""
+        # Bounded: awaiting a speech may swallow its cancellation.
+        await asyncio.wait(
+            [asyncio.ensure_future(said.wait_for_playout())],
+            timeout=_APOLOGY_LIMIT.total_seconds(),
+        )
+        await asyncio.sleep(self._services.options.hangup_grace.total_seconds())
+        full = self._talk.reception.door.kind is Kind.CAPACITY
+        self._talk.end(EndReason.CAPACITY if full else EndReason.BLOCKED)
 
     async def _limit(self, body: ProfileBody) -> None:
         await asyncio.sleep(body.limits.max_call_s)

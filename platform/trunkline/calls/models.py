@@ -30,6 +30,11 @@ class Call(Base):
     sip_trunk_id: Mapped[str | None] = mapped_column(String(60))
     contact_id: Mapped[str | None] = mapped_column(String(40), index=True)
     profile_version_id: Mapped[str | None] = mapped_column(String(40))
+    attestation: Mapped[str | None] = mapped_column(String(1))
+    """How far the carrier vouches for the caller's number: A, B or C (STIR/SHAKEN)."""
+    door: Mapped[str | None] = mapped_column(String(20))
+    """How an inbound call was let in or turned away, a ``desk.door.Kind``; None until that is decided."""
+    door_reason: Mapped[str | None] = mapped_column(String(200))
     started_at: Mapped[datetime]
     answered_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
@@ -38,7 +43,18 @@ class Call(Base):
     lease_epoch: Mapped[int] = mapped_column(Integer, default=0)
     """Counts the agents this call has had; a write with an older epoch is refused."""
 
-    __table_args__ = (Index("ix_calls_started_at_id", "started_at", "id"),)
+    __table_args__ = (
+        Index("ix_calls_started_at_id", "started_at", "id"),
+        Index("ix_calls_from_number_started_at", "from_number", "started_at"),
+        # For the caps: as many rows as there are calls at this moment.
+        Index(
+            "ix_calls_live",
+            "profile_version_id",
+            "door",
+            sqlite_where=text("ended_at IS NULL"),
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+    )
 
 
 class Leg(Base):

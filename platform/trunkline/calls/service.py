@@ -56,6 +56,7 @@ async def start(
     profile_version_id: str | None = None,
     sip_call_id: str | None = None,
     sip_trunk_id: str | None = None,
+    attestation: str | None = None,
 ) -> Call:
     """The call of *room*, ringing; made on the first report, found again on every later one.
 
@@ -73,6 +74,7 @@ async def start(
         "profile_version_id": profile_version_id,
         "sip_call_id": sip_call_id,
         "sip_trunk_id": sip_trunk_id,
+        "attestation": attestation,
     }
     insert = insert_for(session, Call).values(
         id=new_id("call", now=now),
@@ -136,6 +138,16 @@ async def identify(
     )
     if all(row.body["data"]["contact_id"] != contact_id for row in told):
         await record(session, events.ContactMatched(call_id, contact_id, name), now=now)
+
+
+async def decide_door(
+    session: AsyncSession, call_id: str, *, kind: str, reason: str | None
+) -> None:
+    """Note how the call was let in or turned away, and why. The first decision stays."""
+    call = await _locked(session, Call.id, call_id)
+    if call.door is None:
+        call.door, call.door_reason = kind, reason and reason[:200]
+        await session.flush()
 
 
 async def attach_contact(session: AsyncSession, call_id: str, contact_id: str) -> None:

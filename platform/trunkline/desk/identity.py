@@ -1,8 +1,13 @@
 """How sure we are who is calling, as a ladder, and what each rung may do. Pure."""
 
 from enum import IntEnum
+from typing import Literal
 
 from trunkline.errors import Refused
+
+Attestation = Literal["A", "B", "C"]
+"""How far a carrier vouches for a caller's number (ATIS-1000074, STIR/SHAKEN): A, it knows the caller and
+their right to the number; B, it knows the caller only; C, it knows neither."""
 
 
 class Rung(IntEnum):
@@ -16,6 +21,16 @@ class Rung(IntEnum):
     """The carrier vouches for the number (STIR/SHAKEN level A)."""
     VERIFIED = 3
     """The caller has proved who they are in this call."""
+
+
+def rung(*, matched: bool, attestation: Attestation | None) -> Rung:
+    """How sure we are of a caller whose number belongs to a contact, or not (*matched*).
+
+    A carrier's word for a number says nothing of somebody whom we don't know.
+    """
+    if not matched:
+        return Rung.UNKNOWN
+    return Rung.ATTESTED if attestation == "A" else Rung.NUMBER_MATCH
 
 
 def require(held: Rung, needed: Rung) -> None:

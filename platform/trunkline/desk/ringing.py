@@ -13,6 +13,7 @@ from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason, State
 from trunkline.desk import sip
 from trunkline.desk.arrival import receive
+from trunkline.desk.door import Kind
 
 
 async def seen(
@@ -29,6 +30,7 @@ async def seen(
         direction=call.direction,
         sip_call_id=call.call_id,
         sip_trunk_id=call.trunk_id,
+        attestation=call.attestation,
         now=now,
     )
     return reception.call_id
@@ -61,4 +63,6 @@ async def _end_if_ringing(
 ) -> None:
     call = await queries.call_in_room(session, room)
     if call is not None and call.state in (State.QUEUED, State.RINGING):
+        if call.door == Kind.BLOCKED:
+            reason = EndReason.BLOCKED  # whoever tells it first
         await calls.end(session, call.id, reason, now=now)

@@ -4,6 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trunkline.desk.identity import Attestation
+from trunkline.kit import phone
+
 AGENT = "trunkline"
 """The name under which workers register and rules dispatch. Without a name an agent would be sent to
 every room, also those of people who talk among themselves."""
@@ -11,6 +14,27 @@ every room, also those of people who talk among themselves."""
 NUMBER_ATTRIBUTE = "trunkline.number"
 """The number that was dialled, as the dispatch rule that brought the call says it: it is there also when
 the caller hides their own, which makes livekit-sip leave out both numbers (1.10, ``hide_phone_number``)."""
+
+ATTESTATION = "trunkline.attestation"
+"""To which a trunk's file maps a header with nothing but the carrier's verdict: X-Twilio-VerStat."""
+ASSERTED_IDENTITY = "trunkline.asserted_identity"
+"""To which a trunk's file maps P-Asserted-Identity (RFC 3325): Telnyx says ``verstat`` in it."""
+
+_LEVELS: dict[str, Attestation] = {
+    "TN-Validation-Passed-A": "A",
+    "TN-Validation-Passed-B": "B",
+    "TN-Validation-Passed-C": "C",
+}
+_IN_IDENTITY: dict[str, Attestation] = {**_LEVELS, "TN-Validation-Passed": "A"}
+"""Telnyx names no level when it is A (its documentation, "SIP header parameters")."""
+_NAME_ADDR = re.compile(
+    r"""[^<>;,"]*<(?P<uri>(?:sips?|tel):[^<>,"]*)>(?P<after>(?:;[^<>,"]*)?)""", re.IGNORECASE
+)
+"""RFC 3261 25.1, name-addr and its parameters, once quoted display names are taken out."""
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+_LONGEST_IDENTITY = 1000
+"""In characters. Cut anywhere it would say something else, so a longer one says nothing."""
 
 _LONGEST = 200
 """No number or id is longer; a header may be 64 kB."""
@@ -25,6 +49,8 @@ class SipCall:
     to_raw: str | None
     call_id: str | None
     trunk_id: str | None
+    attestation: Attestation | None = None
+    """How far the carrier vouches for the caller's number; None: it says nothing, or that it is false."""
 
 
 def is_complete(attributes: Mapping[str, str]) -> bool:
@@ -54,7 +80,43 @@ def read(attributes: Mapping[str, str]) -> SipCall:
         to_raw=theirs if outbound else ours,
         call_id=_text(attributes, "sip.callID"),
         trunk_id=trunk[:60] if trunk else None,
+        attestation=None if outbound else _attestation(attributes, theirs),
     )
+
+
+def _attestation(attributes: Mapping[str, str], caller: str | None) -> Attestation | None:
+    """The level that the carrier gives the *caller*'s number, from whichever header it uses.
+
+    Only what a carrier itself writes counts: parameters outside the display name, which the caller
+    chooses, and in P-Asserted-Identity only when that is the number which is calling.
+    """
+    if caller is None:
+        return None
+    if level := _LEVELS.get(clean(attributes.get(ATTESTATION, ""))):
+        return level
+    identity = attributes.get(ASSERTED_IDENTITY, "")
+    if len(identity) > _LONGEST_IDENTITY:
+        return None
+    found = _NAME_ADDR.fullmatch(_QUOTED.sub("", identity).strip())
+    if found is None or _digits(found["uri"]) != _digits(caller):
+        return None
+    said = {
+        value.partition("@")[0]
+        for part in f"{found['uri']}{found['after']}".split(";")[1:]
+        for name, _, value in [part.strip().partition("=")]
+        if name.strip().lower() == "verstat"
+    }
+    # Two different verdicts are none.
+    return _IN_IDENTITY.get(said.pop()) if len(said) == 1 else None
+
+
+def _digits(text: str) -> str | None:
+    """The number's digits, by which two ways of writing it are compared; None when it has none."""
+    try:
+        return phone.parse(text, region=None).e164[1:]
+    except ValueError:
+        user = re.split(r"[@;]", text, maxsplit=1)[0]
+        return "".join(c for c in user if c in "0123456789") or None
 
 
 def clean(text: str) -> str:

@@ -4,9 +4,11 @@ Stored as JSON in ``profile_versions.body``. Every field has its meaning and bou
 its default, if any, is written here and nowhere else.
 """
 
+import re
 import string
 from collections.abc import Mapping
-from datetime import datetime, time
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
@@ -90,6 +92,23 @@ def _greets(text: str) -> str:
     return text
 
 
+_LEAP_YEAR = 2000
+"""In which every day that a yearly date may name exists."""
+
+
+def _is_day(text: str) -> str:
+    if re.fullmatch(r"(\d{4}-)?\d\d-\d\d", text, re.ASCII):
+        try:
+            date.fromisoformat(text if len(text) == 10 else f"{_LEAP_YEAR}-{text}")
+        except ValueError:
+            pass
+        else:
+            return text
+    raise PydanticCustomError(
+        "day", "is no day; write one day as 2026-12-24, or one of every year as 12-25"
+    )
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -143,11 +162,43 @@ class Hours(_Part):
     closes: ClockTime = Field(description="HH:MM; this minute is closed already.")
 
 
+class Holiday(_Part):
+    """A day on which the usual hours don't hold: closed, or open at hours of its own."""
+
+    date: Annotated[str, AfterValidator(_is_day)] = Field(
+        description="YYYY-MM-DD for one day, MM-DD for that day of every year; in quotes."
+    )
+    name: Short = Field(description="What day it is; the agent may say it.")
+    opens: ClockTime | None = Field(
+        default=None, description="HH:MM when it opens all the same; none: closed all day."
+    )
+    closes: ClockTime | None = Field(default=None, description="HH:MM; given together with opens.")
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.opens is None) != (self.closes is None):
+            raise PydanticCustomError("pair", "opens and closes are given together or not at all")
+        return self
+
+
 class Limits(_Part):
-    """Bounds of a call."""
+    """Bounds of a call, and of how many there may be."""
 
     max_call_s: int = Field(
         default=1800, ge=60, le=14400, description="Then the call is ended politely."
+    )
+    warn_before_end_s: int = Field(
+        default=60,
+        ge=0,
+        le=600,
+        description="So long before that end the caller is told; 0: never. "
+        "Nobody is told when max_call_s is no longer than that.",
+    )
+    max_calls: int | None = Field(
+        default=None, ge=1, le=10_000, description="Calls at once; none: as many as come."
+    )
+    max_calls_per_caller_per_hour: int | None = Field(
+        default=None, ge=1, le=1000, description="Calls of one number in an hour; none: any."
     )
     silence_s: float = Field(
         default=8.0, ge=2, le=120, description="Silence of the caller before each silence prompt."
@@ -198,6 +249,10 @@ class ProfileBody(_Part):
         default="This call is recorded.", description="Said after the greeting when record is on."
     )
     farewell: Spoken = Field(description="The last words before we hang up.")
+    end_warning: Spoken = Field(
+        default="We can talk for one more minute.",
+        description="Said limits.warn_before_end_s before the longest call ends.",
+    )
     silence_prompts: list[Spoken] = Field(
         max_length=5, description="Said in turn when the caller is silent."
     )
@@ -226,6 +281,18 @@ class ProfileBody(_Part):
     )
     hours: list[Hours] = Field(
         default_factory=list, max_length=50, description="Business hours; empty is always open."
+    )
+    holidays: list[Holiday] = Field(
+        default_factory=list, max_length=200, description="Days on which the hours don't hold."
+    )
+    after_hours: Short | None = Field(
+        default=None,
+        description="Name of the profile that answers when it is closed; none: this one, "
+        "which knows that it is closed.",
+    )
+    hidden_callers: Literal["answer", "reject", "message"] = Field(
+        default="answer",
+        description="A caller who hides the number is answered, rejected, or may leave a message.",
     )
     limits: Limits = Field(default_factory=Limits, description="Bounds of a call.")
     record: bool = Field(default=False, description="Keep the audio; the greeting then says so.")
@@ -256,7 +323,7 @@ def _told(fault: Any) -> str:
         case "literal_error" if fault["loc"][0] == "tools":
             known = ", ".join(TOOL_NAMES)
             return f"{path}: {fault['input']!r} is no tool, the tools are {known}"
-        case "zone" | "region" | "greeting":
+        case "zone" | "region" | "greeting" | "day":
             return f"{path}: {fault['input']!r} {fault['msg']}"
         case "string_pattern_mismatch" if str(fault["loc"][-1]) in (
             "opens",
@@ -269,22 +336,59 @@ def _told(fault: Any) -> str:
             return f"{path}: {message[0].lower()}{message[1:]}"
 
 
+@dataclass(frozen=True)
+class Opening:
+    """Whether it is open at a moment, and the holiday that this is due to."""
+
+    is_open: bool
+    holiday: Holiday | None = None
+
+
 def open_at(body: ProfileBody, moment: datetime) -> bool:
-    """Whether business hours cover *moment* (aware).
+    """Whether business hours cover *moment* (aware)."""
+    return opening_at(body, moment).is_open
+
+
+def opening_at(body: ProfileBody, moment: datetime) -> Opening:
+    """Whether business hours cover *moment* (aware), and which holiday it is there.
 
     Compared as wall-clock times of the profile's zone, so that "opens 09:00" is 09:00 on the
-    wall in summer and winter; an hour that daylight saving repeats counts both times.
+    wall in summer and winter; an hour that daylight saving repeats counts both times. A
+    holiday puts its own hours, or none, in place of the day's; nothing of the evening before
+    reaches into it, while its own hours may reach into the next day.
     """
-    if not body.hours:
-        return True
     local = moment.astimezone(ZoneInfo(body.timezone))
-    today, yesterday = _DAYS[local.weekday()], _DAYS[(local.weekday() - 1) % 7]
+    today = local.date()
     wall = local.time().replace(fold=0)
-    return any(_covers(hours, today, yesterday, wall) for hours in body.hours)
+    holiday = holiday_on(body, today)
+    if holiday is None:
+        before = _spans(body, today - timedelta(days=1))
+        spill = any(closes <= opens and wall < closes for opens, closes in before)
+        return Opening(spill or any(_begun(wall, *span) for span in _spans(body, today)))
+    return Opening(any(_begun(wall, *span) for span in _spans(body, today)), holiday)
 
 
-def _covers(hours: Hours, today: str, yesterday: str, wall: time) -> bool:
-    opens, closes = time.fromisoformat(hours.opens), time.fromisoformat(hours.closes)
-    if opens < closes:
-        return today in hours.days and opens <= wall < closes
-    return (today in hours.days and wall >= opens) or (yesterday in hours.days and wall < closes)
+def holiday_on(body: ProfileBody, day: date) -> Holiday | None:
+    """The holiday that *day* is; one of that year goes before one of every year."""
+    dates = {holiday.date: holiday for holiday in reversed(body.holidays)}
+    return dates.get(day.isoformat()) or dates.get(day.isoformat()[5:])
+
+
+def _spans(body: ProfileBody, day: date) -> list[tuple[time, time]]:
+    """When it opens and closes on *day*; closing no later than it opens is on the day after."""
+    if holiday := holiday_on(body, day):
+        given = [(holiday.opens, holiday.closes)]
+    elif not body.hours:
+        given = [("00:00", "00:00")]
+    else:
+        name = _DAYS[day.weekday()]
+        given = [(hours.opens, hours.closes) for hours in body.hours if name in hours.days]
+    return [
+        (time.fromisoformat(opens), time.fromisoformat(closes))
+        for opens, closes in given
+        if opens is not None and closes is not None
+    ]
+
+
+def _begun(wall: time, opens: time, closes: time) -> bool:
+    return opens <= wall and (wall < closes or closes <= opens)

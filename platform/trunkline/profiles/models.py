@@ -47,5 +47,22 @@ class Number(Base):
     profile_id: Mapped[str] = mapped_column(ForeignKey("profiles.id"))
     region: Mapped[str] = mapped_column(String(2))
     """ISO 3166 country in which callers' national numbers are read."""
+    timezone: Mapped[str | None] = mapped_column(String(60))
+    """IANA name of where the number rings; None: the profile's own."""
     label: Mapped[str | None] = mapped_column(String(100))
     created_at: Mapped[datetime]
+
+
+class BlockedCaller(Base):
+    """A caller, or all whose numbers begin alike, who is not put through."""
+
+    __tablename__ = "blocked_callers"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    pattern: Mapped[str] = mapped_column(String(32), unique=True)
+    """E.164, or the beginning of it and a star: ``+4490*``."""
+    action: Mapped[str] = mapped_column(String(10))
+    """reject, or message: they may leave one."""
+    reason: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
