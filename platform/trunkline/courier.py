@@ -188,13 +188,28 @@ class Courier:
             async with self._db.look() as session:
                 unpublished = await waiting(session)
                 due = await queries.next_due(session, skip=enough)
+        room = options.max_in_flight * options.ahead - sum(held.values())
         if unpublished:
             # On its own, because the publishers' lock is held until it commits.
             async with self._db.work() as session:
                 events = await publish(session, limit=options.batch)
-                if await service.fan_out(session, events, now=now):
-                    due = now
-        room = options.max_in_flight * options.ahead - sum(held.values())
+                made, claimed = await service.fan_out_in_hand(
+                    session,
+                    events,
+                    sealer=self._sealer,
+                    limit=max(room, 0),
+                    per_endpoint=ahead,
+                    in_flight=held,
+                    lease=options.lease,
+                    now=now,
+                )
+                await _in_format(session, claimed)
+            if made > len(claimed):
+                due = now
+            if claimed:
+                self._take(client, claimed, now=now)
+                room -= len(claimed)
+                held = {id_: hand.held for id_, hand in self._hands.items() if hand.held}
         renewing = held and (self._renew_at is None or now >= self._renew_at)
         if not self._ended and not renewing and (room <= 0 or due is None or due > now):
             await self._prune(now)
@@ -223,22 +238,16 @@ class Courier:
                     lease=options.lease,
                     now=now,
                 )
-                for each in claimed:
-                    if each.format == service.RETELL:
-                        each.body = await _as_retell(session, each)
+                await _in_format(session, claimed)
         except Exception:
             await self._settle_singly(ended)
             raise
         if renewing:
             for each in in_hand:
                 each.leased_until = now + options.lease
-        if renewing or not held:
             self._renew_at = now + options.lease / 3
         self._tell(ended, decisions)
-        for each in claimed:
-            hand = self._hands.setdefault(each.endpoint_id, _Hand(failing=each.failing))
-            hand.queued.append(each)
-        self._send(client)
+        self._take(client, claimed, now=now)
         return _NO_WAIT if claimed or ended or unpublished else _CONTENDED_WAIT
 
     async def _prune(self, now: datetime) -> None:
@@ -282,6 +291,15 @@ class Courier:
                 ms=outcome.ms,
                 decision=type(decision).__name__,
             )
+
+    def _take(self, client: Client, claimed: Sequence[Claimed], *, now: datetime) -> None:
+        """Take in hand what was claimed at *now*, and begin to send it."""
+        if not any(hand.held for hand in self._hands.values()):
+            self._renew_at = now + self._options.lease / 3
+        for each in claimed:
+            hand = self._hands.setdefault(each.endpoint_id, _Hand(failing=each.failing))
+            hand.queued.append(each)
+        self._send(client)
 
     def _send(self, client: Client) -> None:
         """Start attempts for what is queued: one for each endpoint in turn, as far as there is room."""
@@ -363,6 +381,12 @@ class Courier:
             response_headers=reply.headers if reply else None,
             response_body=reply.body if reply else b"",
         )
+
+
+async def _in_format(session: AsyncSession, claimed: Sequence[Claimed]) -> None:
+    for each in claimed:
+        if each.format == service.RETELL:
+            each.body = await _as_retell(session, each)
 
 
 async def _as_retell(session: AsyncSession, claimed: Claimed) -> bytes:

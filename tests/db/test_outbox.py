@@ -7,8 +7,10 @@ import random
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import text
 
 from trunkline.events import CallAnswered, CallEvent, ToolFailed, TranscriptReady
 from trunkline.kit.db import Database, DatabaseOptions, open_database
@@ -16,6 +18,9 @@ from trunkline.outbox import publish as outbox
 from trunkline.outbox.listen import commits
 from trunkline.outbox.models import EventRow
 from trunkline.outbox.record import as_bytes, record
+
+if TYPE_CHECKING:
+    from tests.conftest import PostgresServer
 
 WRITERS, CALLS, EVENTS_EACH = 20, 6, 8
 
@@ -193,3 +198,43 @@ async def test_a_commit_by_another_wakes_the_listener(db_url: str, now: datetime
     finally:
         await ours.close()
         await theirs.close()
+
+
+async def test_a_commit_in_the_same_process_is_heard_without_a_look(
+    sqlite_db: Database, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite too a commit wakes who listens through the same database at once; an undone one does not."""
+    monkeypatch.setattr("trunkline.outbox.listen._POLL_S", 3600.0)
+    monkeypatch.setattr("trunkline.outbox.listen._BUSY_POLL_S", 3600.0)
+    async with asyncio.timeout(10), contextlib.aclosing(commits(sqlite_db)) as news:
+        await anext(news)  # the start
+        heard = asyncio.create_task(anext(news))
+        with contextlib.suppress(ZeroDivisionError):
+            async with sqlite_db.work() as session:
+                await record(session, TranscriptReady("call_1", turns=1), now=now)
+                raise ZeroDivisionError
+        assert not heard.done()
+        async with sqlite_db.work() as session:
+            await record(session, TranscriptReady("call_1", turns=2), now=now)
+        await heard
+
+
+async def test_a_connection_that_broke_while_it_rested_is_replaced(
+    postgres_server: "PostgresServer", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the server was away, who comes next gets a connection that works, and sees nothing of it."""
+    monkeypatch.setattr("trunkline.kit.db._TRUSTED_S", 0.0)
+    name = postgres_server.clone()
+    db = open_database(DatabaseOptions(postgres_server.url(name)))
+    try:
+        async with db.look() as first, db.look() as second:
+            pids = {await each.scalar(text("SELECT pg_backend_pid()")) for each in (first, second)}
+        for pid in pids:
+            postgres_server.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+        async with db.look() as first, db.look() as second:
+            after = {await each.scalar(text("SELECT pg_backend_pid()")) for each in (first, second)}
+        assert len(pids) == len(after) == 2
+        assert not pids & after
+    finally:
+        await db.close()
+        postgres_server.drop(name)

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -244,6 +246,85 @@ async def test_a_claim_holds_all_that_is_sent(db: Database, now: datetime) -> No
     assert claimed.secrets == (SEALER.open(endpoint.secret),)
     assert claimed.event_id.startswith("evt_")
     assert claimed.body.startswith(b'{"type":"transcript.ready","timestamp":')
+
+
+async def tell_in_hand(
+    db: Database, now: datetime, count: int, **more: Any
+) -> tuple[int, list[Claimed]]:
+    """Record, publish, and claim what is made of it at once."""
+    async with db.work() as session:
+        for turns in range(count):
+            await record(session, TranscriptReady(f"call_{turns % 2}", turns=turns), now=now)
+        return await service.fan_out_in_hand(
+            session,
+            await publish(session),
+            **{
+                "sealer": SEALER,
+                "limit": 100,
+                "per_endpoint": 4,
+                "in_flight": {},
+                "lease": LEASE,
+                "now": now,
+                **more,
+            },
+        )
+
+
+async def test_what_is_told_can_be_claimed_as_it_is_made(db: Database, now: datetime) -> None:
+    """As far as there is room for its endpoint it is leased and whole; the rest waits to be claimed."""
+    endpoint = await add(db, now)
+    made, taken = await tell_in_hand(db, now, 6, in_flight={endpoint.id: 1})
+    assert made == 6
+    assert [json.loads(each.body)["data"]["turns"] for each in taken] == [0, 1, 2]
+    assert {each.leased_until for each in taken} == {now + LEASE}
+    rest = await claim(db, now)
+    assert [json.loads(each.body)["data"]["turns"] for each in rest] == [3, 4, 5]
+    again = await claim(db, now + LEASE)
+    assert sorted(each.delivery_id for each in again) == sorted(
+        each.delivery_id for each in [*taken, *rest]
+    )
+    by_id = {each.delivery_id: each for each in again}
+    assert [by_id[each.delivery_id] for each in taken] == [
+        replace(each, leased_until=now + LEASE + LEASE) for each in taken
+    ]
+
+
+async def test_an_ordered_endpoint_claims_one_of_a_call_as_it_is_made(
+    db: Database, now: datetime
+) -> None:
+    """The first of each call goes; the second is held, and stays so until the first is through."""
+    await add(db, now, ordered=True)
+    made, taken = await tell_in_hand(db, now, 4)
+    assert (made, [each.subject for each in taken]) == (4, ["call_0", "call_1"])
+    assert await states(db) == ["pending", "pending", "held", "held"]
+    await settle(db, taken[0], now, status=200)
+    assert [each.subject for each in await claim(db, now)] == ["call_0"]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "older",  # a new event must not overtake for ever what waits
+        "failing",  # one attempt at a time will do
+        "limited",  # the claim counts
+        "off",
+    ],
+)
+async def test_what_is_not_free_to_go_is_not_claimed_as_it_is_made(
+    db: Database, now: datetime, reason: str
+) -> None:
+    """An endpoint with older deliveries, a failing one, one with a rate limit: the claim decides."""
+    endpoint = await add(db, now, rate_per_s=5 if reason == "limited" else None)
+    if reason in ("older", "failing"):
+        await ready(db, now - LEASE, 1)
+    if reason == "failing":
+        [first] = await claim(db, now - LEASE)
+        await settle(db, first, now, status=500)
+    if reason == "off":
+        async with db.work() as session:
+            await service.set_enabled(session, endpoint.id, False, now=now)
+    made, taken = await tell_in_hand(db, now, 2)
+    assert (made, taken) == (0 if reason == "off" else 2, [])
 
 
 async def test_a_long_queue_hides_no_other_endpoint(db: Database, now: datetime) -> None:

@@ -7,6 +7,7 @@ the busy timeout does not help it (https://www.sqlite.org/lang_transaction.html)
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -27,6 +28,8 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
+
+_TRUSTED_S = 1.0
 
 
 class DatabaseError(Exception):
@@ -137,14 +140,37 @@ def open_database(options: DatabaseOptions) -> Database:
         prepare_sqlite(engine.sync_engine)
     else:
         try:
-            engine = create_async_engine(
-                url, pool_size=options.pool_size, max_overflow=5, pool_pre_ping=True
-            )
+            engine = create_async_engine(url, pool_size=options.pool_size, max_overflow=5)
+            check_after_rest(engine.sync_engine)
         except ImportError as error:
             raise DatabaseError(
                 "the PostgreSQL driver is not installed; install trunkline[postgres]"
             ) from error
     return Database(engine)
+
+
+def check_after_rest(engine: Engine) -> None:
+    """Ask a connection whether it still lives when it has lain in the pool for a second or more.
+
+    ``pool_pre_ping`` asks at every use, which is a trip to the server and back for each transaction. A
+    connection that breaks within that second fails the one transaction that meets it; the pool then throws
+    away all of its age.
+    """
+
+    @event.listens_for(engine, "checkin")
+    def on_checkin(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        record.info["rests_since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def on_checkout(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: Any) -> None:
+        since = record.info.get("rests_since")
+        if since is None or time.monotonic() - since < _TRUSTED_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            # The pool then opens another one.
+            raise InvalidatePoolError("the connection was lost while it rested") from error
 
 
 def prepare_sqlite(engine: Engine) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from trunkline.events import Event, fitted
 from trunkline.kit.db import insert_for
 from trunkline.kit.ids import new_id
+from trunkline.outbox import bell
 from trunkline.outbox.models import EventRow, Stream
 
 CHANNEL = "trunkline_events"
@@ -51,6 +52,8 @@ async def record(
     if session.get_bind().dialect.name == "postgresql":
         # Sent at commit, once however many events the transaction holds.
         await session.execute(text(f"NOTIFY {CHANNEL}"))
+    else:
+        bell.ring_at_commit(session)
     return row
 
 

@@ -119,7 +119,7 @@ async def replay(
     count = len(again.all())
     if endpoint.ordered:
         await let_go(session, endpoint_id, now=now)
-    count += await queue(session, endpoint, chosen, now=now)
+    count += len(await queue(session, endpoint, chosen, now=now))
     last = found[-1].position if len(found) == limit else None
     return Replay(count, last)
 

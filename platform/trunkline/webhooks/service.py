@@ -247,7 +247,7 @@ async def fan_out(session: AsyncSession, events: Sequence[EventRow], *, now: dat
     for endpoint in await queries.endpoints(session) if events else ():
         if endpoint.enabled:
             wanted = [event for event in events if is_for(event, endpoint)]
-            made += await queue(session, endpoint, wanted, now=now)
+            made += len(await queue(session, endpoint, wanted, now=now))
     return made
 
 
@@ -264,11 +264,20 @@ def is_for(event: EventRow, endpoint: Endpoint) -> bool:
 
 
 async def queue(
-    session: AsyncSession, endpoint: Endpoint, events: Sequence[EventRow], *, now: datetime
-) -> int:
-    """Make a delivery of each of *events*, which are published and in order; return how many are new."""
+    session: AsyncSession,
+    endpoint: Endpoint,
+    events: Sequence[EventRow],
+    *,
+    leased: int = 0,
+    until: datetime | None = None,
+    now: datetime,
+) -> list[dict[str, Any]]:
+    """Make a delivery of each of *events*, which are published and in order; return the columns of the new.
+
+    The first *leased* of those that may go at once are due *until* then, as if they had been claimed.
+    """
     if not events:
-        return 0
+        return []
     busy: set[str] = set()
     if endpoint.ordered:
         # Held against the settling of an earlier one, which would find nothing to let go.
@@ -280,8 +289,10 @@ async def queue(
                 .where(Delivery.subject.in_({event.subject for event in events}))
             )
         )
-    rows = []
+    rows = list[dict[str, Any]]()
     for event in events:
+        held = event.subject in busy
+        leased -= not held
         rows.append(
             {
                 "id": new_id("dlv", now=now),
@@ -290,10 +301,10 @@ async def queue(
                 "event_type": event.type,
                 "subject": event.subject,
                 "position": event.position or 0,
-                "state": HELD if event.subject in busy else PENDING,
+                "state": HELD if held else PENDING,
                 "attempts": 0,
                 "resent_after": 0,
-                "next_at": now,
+                "next_at": until if until and not held and leased >= 0 else now,
                 "created_at": now,
             }
         )
@@ -305,7 +316,8 @@ async def queue(
         .returning(Delivery.id),
         rows,
     )
-    return len(made.all())
+    new = set(made)
+    return [row for row in rows if row["id"] in new]
 
 
 async def _lock(session: AsyncSession, endpoint_id: str) -> None:
@@ -426,25 +438,94 @@ async def claim(
     known = {endpoint.id: endpoint for endpoint, *_ in taken}
     opened = {id_: _open(endpoint, sealer, now=now) for id_, endpoint in known.items()}
     return [
-        Claimed(
-            delivery_id=delivery_id,
-            endpoint_id=endpoint.id,
-            url=endpoint.url,
-            secrets=opened[endpoint.id][0],
-            headers=opened[endpoint.id][1],
-            format=endpoint.format,
-            ordered=endpoint.ordered,
-            hook=endpoint.hook,
-            failing=endpoint.failures > 0,
-            event_id=event_id,
-            event_type=by_id[event_id].type,
-            subject=by_id[event_id].subject,
-            number=attempts + 1,
+        _claimed(
+            endpoint,
+            opened[endpoint.id],
+            delivery_id,
+            by_id[event_id],
+            attempts + 1,
             leased_until=now + lease,
-            body=encoded(by_id[event_id].body),
         )
         for endpoint, delivery_id, event_id, attempts in taken
     ]
+
+
+async def fan_out_in_hand(
+    session: AsyncSession,
+    events: Sequence[EventRow],
+    *,
+    sealer: Sealer,
+    limit: int,
+    per_endpoint: int,
+    in_flight: Mapping[str, int],
+    lease: timedelta,
+    now: datetime,
+) -> tuple[int, list[Claimed]]:
+    """As :func:`fan_out` and :func:`claim` at once; return how many deliveries were made, and those claimed.
+
+    A delivery is claimed as it is made, which saves the way back through the queue, when nothing else of
+    its endpoint is due before it, the endpoint is not failing and has no rate limit. The arguments are those
+    of :func:`claim`, which gets what is left. Raises CryptError if a secret does not open.
+    """
+    made, taken = 0, list[Claimed]()
+    if not events:
+        return made, taken
+    bodies = {event.id: event for event in events}
+    found = await session.execute(
+        select(Endpoint, queries.first_due()).where(Endpoint.enabled).order_by(Endpoint.id)
+    )
+    for endpoint, due in found.all():
+        wanted = [event for event in events if is_for(event, endpoint)]
+        free = min(limit - len(taken), per_endpoint - in_flight.get(endpoint.id, 0))
+        if endpoint.failures or endpoint.rate_per_s or (due is not None and due <= now):
+            free = 0
+        rows = await queue(
+            session, endpoint, wanted, leased=max(free, 0), until=now + lease, now=now
+        )
+        made += len(rows)
+        mine = [row for row in rows if row["state"] == PENDING and row["next_at"] > now]
+        if mine:
+            opened = _open(endpoint, sealer, now=now)
+            taken += [
+                _claimed(
+                    endpoint,
+                    opened,
+                    row["id"],
+                    bodies[row["event_id"]],
+                    1,
+                    leased_until=now + lease,
+                )
+                for row in mine
+            ]
+    return made, taken
+
+
+def _claimed(
+    endpoint: Endpoint,
+    opened: tuple[tuple[str, ...], dict[str, str]],
+    delivery_id: str,
+    event: Any,
+    number: int,
+    *,
+    leased_until: datetime,
+) -> Claimed:
+    return Claimed(
+        delivery_id=delivery_id,
+        endpoint_id=endpoint.id,
+        url=endpoint.url,
+        secrets=opened[0],
+        headers=opened[1],
+        format=endpoint.format,
+        ordered=endpoint.ordered,
+        hook=endpoint.hook,
+        failing=endpoint.failures > 0,
+        event_id=event.id,
+        event_type=event.type,
+        subject=event.subject,
+        number=number,
+        leased_until=leased_until,
+        body=encoded(event.body),
+    )
 
 
 async def _permits(session: AsyncSession, endpoint: Endpoint, *, now: datetime) -> int:
