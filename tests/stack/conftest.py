@@ -98,8 +98,8 @@ def program_runs() -> Running:
 
 @pytest.fixture
 def free_ports() -> list[int]:
-    """Four ports that nobody listens on."""
-    return [free_port() for _ in range(4)]
+    """Five ports that nobody listens on."""
+    return [free_port() for _ in range(5)]
 
 
 @pytest.fixture(scope="session")
@@ -115,8 +115,10 @@ def redis_port(need: "Need", tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @contextmanager
-def serving(program: str, redis: dict[str, str] | None) -> Iterator[LiveKitServer]:
-    """Run a livekit-server until the block ends; entered once it answers."""
+def serving(
+    program: str, redis: dict[str, str] | None, webhook: str | None = None
+) -> Iterator[LiveKitServer]:
+    """Run a livekit-server until the block ends; entered once it answers. It tells *webhook* its events."""
     port = free_port()
     config = {
         "port": port,
@@ -132,6 +134,7 @@ def serving(program: str, redis: dict[str, str] | None) -> Iterator[LiveKitServe
         },
         "keys": {KEY: SECRET},
         **({"redis": redis} if redis else {}),
+        **({"webhook": {"api_key": KEY, "urls": [webhook]}} if webhook else {}),
     }
     log: deque[str] = deque(maxlen=400)
     command = [program, "--config-body", json.dumps(config)]
@@ -149,6 +152,14 @@ def livekit_program(need: "Need") -> str:
     need("livekit-server", program is not None, GO_INSTALL)
     assert program is not None
     return program
+
+
+@pytest.fixture
+def livekit_on(livekit_program: str) -> Callable[..., AbstractContextManager[LiveKitServer]]:
+    """Runs a livekit-server on the Redis at a port; it may tell its events to an address."""
+    return lambda port, webhook=None: serving(
+        livekit_program, {"address": f"127.0.0.1:{port}"}, webhook
+    )
 
 
 @pytest.fixture(scope="session")

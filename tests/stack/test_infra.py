@@ -26,7 +26,7 @@ def config(redis_port: int, free_ports: list[int], tmp_path: Path) -> tuple[Path
     """infra/livekit.yaml with ports of the test's own, and the first of them."""
     read: dict[str, Any] = yaml.safe_load((ROOT / "infra" / "livekit.yaml").read_text("utf-8"))
     assert read["turn"]["enabled"] is True
-    read["port"], read["rtc"]["tcp_port"], read["rtc"]["udp_port"], turn = free_ports
+    read["port"], read["rtc"]["tcp_port"], read["rtc"]["udp_port"], turn = free_ports[:4]
     read["turn"]["udp_port"] = turn
     read["redis"]["address"] = f"127.0.0.1:{redis_port}"
     path = tmp_path / "livekit.yaml"

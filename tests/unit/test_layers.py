@@ -15,6 +15,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "__main__",
         "cli",
         "sandbox",
+        "doctor",
         "settings",
         "agent web courier guardian listen trunks",
         "desk",

@@ -22,6 +22,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     processes.courier,
     processes.guardian,
     processes.sandbox,
+    processes.doctor,
     lines.route,
     lines.provision,
 )

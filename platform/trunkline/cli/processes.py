@@ -11,6 +11,7 @@ from trunkline.cli.shared import (
     Data,
     configure_logging,
     missing_sandbox,
+    print_json,
     talk,
 )
 
@@ -112,6 +113,22 @@ def worker(data: Data = None) -> None:
     asyncio.run(
         server.run(options, lambda port: print(f"ready {port}", flush=True))  # noqa: T201
     )
+
+
+def doctor(data: Data = None, as_json: AsJson = False) -> None:
+    """Look at every step between here and a real call, and say the fix of what is wrong."""
+    from trunkline.doctor.examine import examine
+    from trunkline.kit import log
+    from trunkline.settings import Settings
+
+    settings = Settings.load(trunkline_data=data)
+    log.configure(settings.trunkline_log, "error")
+    report = asyncio.run(examine(settings))
+    if as_json:
+        print_json(report.data)
+    else:
+        print("\n".join(report.lines))  # noqa: T201 - data goes to standard output
+    raise typer.Exit(0 if report.ok else 1)
 
 
 def sandbox(

@@ -25,6 +25,9 @@ PROBE = "trunkline.probe"
 """Metadata of a dispatch that only asks whether an agent is there. A worker that knows it rejects the
 request (``JobRequest.reject()`` ends the job as done), which counts as being there and starts nothing."""
 
+PROBE_ROOM = "trunkline-probe-"
+"""How the rooms begin that only try something out."""
+
 _MESSAGES: dict[Kind, type[Message]] = {
     "inbound": api.SIPInboundTrunkInfo,
     "outbound": api.SIPOutboundTrunkInfo,
@@ -191,6 +194,11 @@ class LiveKit:
                 api.RoomParticipantIdentity(room=room, identity=identity)
             )
 
+    async def open_room(self, room: str) -> None:
+        """Make an empty room, which LiveKit ends by itself after half a minute."""
+        async with self._asking(f"make the room {room}"):
+            await self._client.room.create_room(api.CreateRoomRequest(name=room, empty_timeout=30))
+
     async def delete_room(self, room: str) -> None:
         """End the room for everybody: callers hear the line close. One that is gone is no error."""
         async with self._asking(f"delete the room {room}", gone_is_fine=True):
@@ -205,7 +213,7 @@ class LiveKit:
         the 5 s for which the server collects who is there (``CheckEnabledTimeout``) before it shows a
         job; it remembers that for a minute, and is at once then.
         """
-        room = f"trunkline-probe-{uuid.uuid4().hex}"
+        room = f"{PROBE_ROOM}{uuid.uuid4().hex}"
         send_for = api.RoomAgentDispatch(agent_name=agent, metadata=PROBE)
         try:
             async with asyncio.timeout(patience.total_seconds()):

@@ -238,7 +238,16 @@ def routes(voice: Speaker, options: SandboxOptions) -> list[BaseRoute]:
             return Response(form.wav(audio), media_type="audio/wav")
         return Response(audio, media_type="application/octet-stream")
 
+    async def voices(request: Request) -> Response:
+        try:
+            admit(request)
+        except _Problem as problem:
+            return problem.response(_version(request))
+        # Any voice id is taken; none is listed.
+        return JSONResponse({"data": [], "has_more": False, "next_page": None})
+
     return [
+        Route("/voices", voices, methods=["GET"]),
         WebSocketRoute("/tts/websocket", speak_to_socket),
         Route("/tts/bytes", speak_to_request, methods=["POST"]),
     ]

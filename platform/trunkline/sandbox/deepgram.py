@@ -216,7 +216,17 @@ def routes(ears: Listener, options: SandboxOptions, *, idle: timedelta = IDLE) -
         headers = {"dg-request-id": request_id}
         return JSONResponse({"metadata": metadata, "results": results}, headers=headers)
 
+    async def key_details(request: Request) -> Response:
+        request_id = str(uuid.uuid4())
+        try:
+            admit(request)
+        except _Refusal as refusal:
+            return refusal.response(request_id)
+        details = {"api_key_id": str(uuid.UUID(int=0)), "scopes": ["member"]}
+        return JSONResponse(details, headers={"dg-request-id": request_id})
+
     return [
+        Route("/v1/auth/token", key_details, methods=["GET"]),
         WebSocketRoute("/v1/listen", live),
         Route("/v1/listen", prerecorded, methods=["POST"]),
     ]

@@ -81,6 +81,7 @@ def create_app(
     )
     app.state.web = Web(db, blobs, options, clock, Bell(db), tuple(needs))
     app.state.livekit_seen = livekit.Seen()
+    app.state.livekit_probes = livekit.Seen(100)
     for room in (calls, contacts, deals, activities, events, webhooks, hooks, livekit):
         app.include_router(room.router)
     app.include_router(probes)

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from trunkline.calls.lifecycle import EndReason
 from trunkline.desk import ringing
 from trunkline.errors import Invalid, NotFound, Unauthorized
-from trunkline.kit.livekit import LiveKitOptions
+from trunkline.kit.livekit import PROBE_ROOM, LiveKitOptions
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import documented
 
@@ -38,8 +38,14 @@ class Taken(BaseModel):
     """False for an event that was taken before, or that tells nothing about calls."""
 
 
+class Probe(BaseModel):
+    """Whether LiveKit told us of a room that was made to try just that."""
+
+    seen: bool
+
+
 class Seen:
-    """The ids of the latest events, each once."""
+    """The latest ids, each once."""
 
     def __init__(self, size: int = _REMEMBERED) -> None:
         self._ids: OrderedDict[str, None] = OrderedDict()
@@ -75,12 +81,20 @@ async def take(request: Request, parts: Parts) -> Taken:
         verified, body, request.headers.get("authorization", ""), options
     )
     seen: Seen = request.app.state.livekit_seen
+    if event.room.name.startswith(PROBE_ROOM):
+        request.app.state.livekit_probes.add(event.room.name)
     if event.id and event.id in seen:
         return Taken(taken=False)
     taken = await reconcile(parts, event)
     # After the commit: what failed is sent again and must not be taken for a repeat.
     seen.add(event.id)
     return Taken(taken=taken)
+
+
+@router.get("/probe/{room}", include_in_schema=False)
+async def probe(room: str, request: Request) -> Probe:
+    """For ``trunkline doctor``: its room's name is as hard to guess as a key, and tells nothing."""
+    return Probe(seen=room in request.app.state.livekit_probes)
 
 
 def verified(body: bytes, token: str, options: LiveKitOptions) -> api.WebhookEvent:
