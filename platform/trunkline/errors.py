@@ -10,6 +10,7 @@
   x Refused             "refused"        a business rule said no
   x Unauthorized        "unauthorized"   no valid key or login came with the request
   x Forbidden           "forbidden"      the key may not do this
+  x TooMany             "too_many_requests"  slow down
   x Misconfigured       "misconfigured"  the settings are wrong
   x Unavailable         "unavailable"    something outside did not answer as it should
     + ProviderFailed    "provider_failed"  a speech or language provider
@@ -17,6 +18,8 @@
 A message says what happened and what to do; none of them is ever spoken to a caller or holds
 a telephone number in clear.
 """
+
+from datetime import timedelta
 
 
 class TrunklineError(Exception):
@@ -77,6 +80,16 @@ class Forbidden(TrunklineError):
     """The key or person may not do this."""
 
     code = "forbidden"
+
+
+class TooMany(TrunklineError):
+    """Too often in too short a time; may be tried again after ``retry_after``."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_after: timedelta) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Misconfigured(TrunklineError):

@@ -73,6 +73,10 @@ class Settings(BaseSettings):
     trunkline_guardian_port: int = Field(8424, ge=0, le=65535)
     """Port of /health and /ready of ``trunkline guardian``; 0 lets the system choose."""
 
+    trunkline_login: Literal["on", "off"] = "on"
+    """``off``: the pages ask nobody to log in, answer this machine alone, and let whoever sits at it do
+    everything."""
+
     trunkline_secret_keys: SecretStr | None = None
     """Keys that stored secrets are sealed with, by commas, the newest first; none means the file
     ``secret.key`` in the data folder, which is made when it is first needed."""

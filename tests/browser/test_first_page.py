@@ -74,7 +74,7 @@ def blobs(tmp_path: Path) -> Blobs:
 @pytest.fixture
 async def address(sqlite_db: Database, blobs: Blobs, now: datetime) -> AsyncIterator[str]:
     """Where the pages are served."""
-    app = create_app(sqlite_db, blobs, WebOptions(), clock=lambda: now)
+    app = create_app(sqlite_db, blobs, WebOptions(login=False), clock=lambda: now)
     listener = listen("127.0.0.1", 0)
     server = asyncio.create_task(serve(app, listener, lambda: None))
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -53,7 +53,7 @@ async def api(db: Database, blobs: Blobs, now: datetime) -> AsyncIterator[httpx.
     """A program with a key of all scopes."""
     async with db.work() as session:
         _, token = await access.add_key(
-            session, name="tests", scopes=list(access.SCOPES), now=now - timedelta(days=1)
+            session, name="tests", scopes=list(access.KEY_SCOPES), now=now - timedelta(days=1)
         )
     async with client_of(db, blobs, now) as client:
         client.headers["Authorization"] = f"Bearer {token}"

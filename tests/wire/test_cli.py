@@ -155,7 +155,8 @@ async def test_serve_needs_no_sandbox(tmp_path: Path) -> None:
         httpx.AsyncClient(base_url=address, timeout=5) as client,
     ):
         assert (await client.get("/health")).status_code == 200
-        assert (await client.get("/calls")).status_code == 200
+        assert (await client.get("/login")).status_code == 200
+        assert (await client.get("/calls")).status_code == 401
         code, out, _ = await run(
             "key", "add", "test", "--json", "--data", str(tmp_path / "data"), cwd=tmp_path
         )

@@ -54,10 +54,12 @@ def browser(
     options: WebOptions | None = None,
 ) -> httpx.AsyncClient:
     """A browser; by default on the server's own machine."""
-    app = create_app(db, blobs, options or WebOptions(), clock=lambda: now)
+    app = create_app(db, blobs, options or WebOptions(login=False), clock=lambda: now)
     transport = httpx.ASGITransport(app=app, client=address or HERE, raise_app_exceptions=False)
     return httpx.AsyncClient(
-        transport=transport, base_url=base_url, headers={"Accept": "text/html"}
+        transport=transport,
+        base_url=base_url,
+        headers={"Accept": "text/html", "Sec-Fetch-Site": "same-origin"},
     )
 
 

@@ -95,7 +95,7 @@ async def test_every_command_of_the_guide_works(
     """Each curl, in order, with the ids that came before, is accepted by the real API."""
     async with db.work() as session:
         _, token = await access.add_key(
-            session, name="guide", scopes=list(access.SCOPES), now=now - timedelta(days=1)
+            session, name="guide", scopes=list(access.KEY_SCOPES), now=now - timedelta(days=1)
         )
         await crm.create_pipeline(
             session, name="Sales", stages=[crm.Stage("proposal")], now=now - timedelta(days=1)

@@ -1,8 +1,9 @@
-"""Tables of access: who may use the API, and for what; and which of their requests were answered already."""
+"""Tables of access: people and keys, what each may do, their logins, and the audit of what they did."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ForeignKey, Integer, String, Text
+from sqlalchemy import ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from trunkline.kit.db import Base
@@ -37,3 +38,89 @@ class IdempotencyKey(Base):
     body: Mapped[str] = mapped_column(Text)
     """The answer as it was sent."""
     created_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class User(Base):
+    """A person who may log in."""
+
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    email: Mapped[str] = mapped_column(String(254), unique=True)
+    """In lower case: nobody tells addresses apart by their capitals."""
+    name: Mapped[str] = mapped_column(String(100))
+    role: Mapped[str] = mapped_column(String(20))
+    password_hash: Mapped[str | None] = mapped_column(String(255))
+    """None for somebody who logs in through the organisation's own identity provider."""
+    created_at: Mapped[datetime]
+    last_login_at: Mapped[datetime | None]
+    disabled_at: Mapped[datetime | None]
+
+
+class Invite(Base):
+    """A link that makes one account, or sets a new password, once."""
+
+    __tablename__ = "invites"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    email: Mapped[str | None] = mapped_column(String(254))
+    """Whom it is for; None for the first owner, who says it."""
+    role: Mapped[str] = mapped_column(String(20))
+    invited_by: Mapped[str | None] = mapped_column(String(40))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class Login(Base):
+    """One browser in which somebody is logged in. Only the hash of its token is kept."""
+
+    __tablename__ = "logins"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    former_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    """The token before the last rotation, good for a moment more: pages load in parallel."""
+    created_at: Mapped[datetime]
+    rotated_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    address: Mapped[str | None] = mapped_column(String(60))
+    browser: Mapped[str | None] = mapped_column(String(200))
+    ended_at: Mapped[datetime | None]
+
+
+class LoginFailure(Base):
+    """A login that failed, by whom it was tried on and from where, so that guessing is slowed down."""
+
+    __tablename__ = "login_failures"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    account_sha256: Mapped[str] = mapped_column(String(64))
+    address: Mapped[str] = mapped_column(String(60))
+    at: Mapped[datetime]
+
+    __table_args__ = (
+        Index("ix_login_failures_account_sha256_at", "account_sha256", "at"),
+        Index("ix_login_failures_address_at", "address", "at"),
+    )
+
+
+class Audit(Base):
+    """Something that a person or a key did or looked at. Never changed."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    actor_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    """A user or a key; None for nobody known, as in a failed login."""
+    actor: Mapped[str] = mapped_column(String(254))
+    """Their name at that time."""
+    action: Mapped[str] = mapped_column(String(60))
+    """A stable word: recording.heard, login.failed, user.invited …"""
+    subject: Mapped[str | None] = mapped_column(String(60), index=True)
+    """The id of what it was done to."""
+    details: Mapped[dict[str, Any]]
+    address: Mapped[str | None] = mapped_column(String(60))

@@ -3,12 +3,14 @@
 import hmac
 import re
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from trunkline.access.models import ApiKey
+from trunkline.access.models import ApiKey, Audit, Invite, User
 from trunkline.access.service import PREFIX, digest
+from trunkline.errors import NotFound
 
 _FORM = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 
@@ -27,3 +29,56 @@ async def key_for(session: AsyncSession, token: str) -> ApiKey | None:
 async def keys(session: AsyncSession) -> Sequence[ApiKey]:
     """All keys, also revoked ones, the newest first."""
     return (await session.scalars(select(ApiKey).order_by(ApiKey.id.desc()))).all()
+
+
+async def user_by_email(session: AsyncSession, email: str) -> User | None:
+    """The account of an address, in whatever capitals it is written."""
+    return await session.scalar(select(User).where(User.email == email.strip().lower()))
+
+
+async def user(session: AsyncSession, user_id: str) -> User:
+    """One account. Raises NotFound."""
+    found = await session.get(User, user_id)
+    if found is None:
+        raise NotFound(f"there is nobody with the id {user_id}")
+    return found
+
+
+async def users(session: AsyncSession) -> Sequence[User]:
+    """Everybody, also those who are shut out, by name."""
+    return (await session.scalars(select(User).order_by(User.name, User.id))).all()
+
+
+async def open_invite(session: AsyncSession, token: str, *, now: datetime) -> Invite | None:
+    """The link that *token* is, if it can still be used."""
+    found = await session.scalar(select(Invite).where(Invite.sha256 == digest(token)))
+    good = found is not None and found.used_at is None and found.expires_at > now
+    return found if good else None
+
+
+async def open_invites(session: AsyncSession, *, now: datetime) -> Sequence[Invite]:
+    """Links that can still be used, the latest first."""
+    statement = select(Invite).where(Invite.used_at.is_(None), Invite.expires_at > now)
+    return (await session.scalars(statement.order_by(Invite.id.desc()))).all()
+
+
+async def audit(
+    session: AsyncSession,
+    *,
+    before: str | None = None,
+    actor_id: str | None = None,
+    subject: str | None = None,
+    action: str | None = None,
+    limit: int,
+) -> Sequence[Audit]:
+    """The audit, the latest first; *before* is the id of the last row of the page before."""
+    statement = select(Audit).order_by(Audit.id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(Audit.id < before)
+    if actor_id is not None:
+        statement = statement.where(Audit.actor_id == actor_id)
+    if subject is not None:
+        statement = statement.where(Audit.subject == subject)
+    if action is not None:
+        statement = statement.where(Audit.action == action)
+    return (await session.scalars(statement)).all()

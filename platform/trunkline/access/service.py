@@ -1,29 +1,24 @@
-"""Verbs of access: hand out an API key, note its use, take it back."""
+"""Verbs of access: keys of the API, people and their roles, the audit."""
 
 import hashlib
+import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import or_, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from trunkline.access.models import ApiKey
-from trunkline.errors import Invalid, NotFound
+from trunkline.access.models import ApiKey, Audit, Invite, Login, User
+from trunkline.access.roles import FOR_PEOPLE, SCOPES, Role
+from trunkline.errors import Conflict, Invalid, NotFound, Refused
 from trunkline.kit.ids import new_id
 
-SCOPES: dict[str, str] = {
-    "calls:read": "Calls with their transcript, tool runs, CRM changes and webhook deliveries.",
-    "recordings:read": "The sound of a call.",
-    "contacts:read": "Contacts, companies, deals and activities.",
-    "contacts:write": "Make and change contacts, deals and activities.",
-    "events:read": "Every event, as a log to be read from any point on.",
-    "webhooks:read": "Webhook endpoints and their deliveries.",
-    "webhooks:write": "Make and change endpoints, send tests, send deliveries again.",
-}
-"""What a key may be allowed: scope → what it opens."""
+KEY_SCOPES = {scope: what for scope, what in SCOPES.items() if scope not in FOR_PEOPLE}
+"""What a key of the API may be allowed."""
 
-READS = tuple(scope for scope in SCOPES if scope.endswith(":read"))
+READS = tuple(scope for scope in KEY_SCOPES if scope.endswith(":read"))
 """Scopes that change nothing."""
 
 PREFIX = "tl_"
@@ -48,10 +43,10 @@ async def add_key(
     name = name.strip()
     if not 0 < len(name) <= _NAME_LENGTH:
         raise Invalid(f"a key needs a name of 1 to {_NAME_LENGTH} characters that says who uses it")
-    unknown = sorted(set(scopes) - set(SCOPES))
+    unknown = sorted(set(scopes) - set(KEY_SCOPES))
     if unknown or not scopes:
         fault = f"{', '.join(unknown)} is no scope" if unknown else "a key needs a scope"
-        raise Invalid(f"{fault}; choose from {', '.join(SCOPES)}")
+        raise Invalid(f"{fault}; choose from {', '.join(KEY_SCOPES)}")
     token = PREFIX + secrets.token_urlsafe(32)
     key = ApiKey(
         id=new_id("key", now=now),
@@ -92,3 +87,197 @@ async def revoke_key(session: AsyncSession, key_id: str, *, now: datetime) -> Ap
         key.revoked_at = now
         await session.flush()
     return key
+
+
+# People ---------------------------------------------------------------------------------------
+
+INVITE_FOR = timedelta(days=3)
+"""How long a link to make an account can be used."""
+
+_EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,189}")
+
+
+async def invite(
+    session: AsyncSession, *, role: str, email: str | None, by: str | None, now: datetime
+) -> tuple[Invite, str]:
+    """Make a link for one account. The second value is its token, which cannot be shown again.
+
+    For the address of somebody who has an account already it sets a new password. *by* is the id of who
+    invites. Raises Invalid for an unknown role or no address.
+    """
+    token = secrets.token_urlsafe(32)
+    row = Invite(
+        id=new_id("inv", now=now),
+        sha256=digest(token),
+        email=address_of(email) if email is not None else None,
+        role=_role(role),
+        invited_by=by,
+        created_at=now,
+        expires_at=now + INVITE_FOR,
+    )
+    session.add(row)
+    await session.flush()
+    return row, token
+
+
+async def first_owner(session: AsyncSession, *, now: datetime) -> str | None:
+    """The token of a link for the first owner; None once anybody has an account.
+
+    Links that were made for it before stop working, so that only the one shown last does.
+    """
+    if await session.scalar(select(User.id).limit(1)) is not None:
+        return None
+    await session.execute(
+        update(Invite).where(Invite.email.is_(None), Invite.used_at.is_(None)).values(used_at=now)
+    )
+    _, token = await invite(session, role=Role.OWNER, email=None, by=None, now=now)
+    return token
+
+
+async def accept(
+    session: AsyncSession, token: str, *, email: str, name: str, password_hash: str, now: datetime
+) -> User:
+    """Make the account of a link, or set the new password of one that is there, once.
+
+    Raises NotFound for a link that is none, or was used, or is too old; Invalid for name or address;
+    Conflict when a first owner exists already.
+    """
+    row = await session.scalar(
+        select(Invite).where(Invite.sha256 == digest(token)).with_for_update()
+    )
+    if row is None or row.used_at is not None or row.expires_at <= now:
+        raise NotFound(
+            "this link is not valid any more; ask for a new one: trunkline user add EMAIL"
+        )
+    address = row.email or address_of(email)
+    user = await session.scalar(select(User).where(User.email == address).with_for_update())
+    if user is not None and row.email is None:
+        raise Conflict("there is an account with this address already; log in with it")
+    if user is None:
+        user = User(
+            id=new_id("usr", now=now),
+            email=address,
+            name=person_name(name),
+            role=row.role,
+            created_at=now,
+        )
+        session.add(user)
+    user.password_hash = password_hash
+    row.used_at = now
+    await session.flush()
+    return user
+
+
+async def set_password(
+    session: AsyncSession, user_id: str, password_hash: str, *, now: datetime
+) -> None:
+    """Replace the password. All logins end but those that the caller opens afterwards."""
+    user = await _user(session, user_id)
+    user.password_hash = password_hash
+    await end_logins(session, user_id, now=now)
+
+
+async def set_role(session: AsyncSession, user_id: str, role: str, *, now: datetime) -> User:
+    """Give somebody another role; their logins end. Raises Refused for the last owner."""
+    user = await _user(session, user_id)
+    wanted = _role(role)
+    if user.role == wanted:
+        return user
+    await _not_the_last_owner(session, user, "give another role to")
+    user.role = wanted
+    await end_logins(session, user_id, now=now)
+    return user
+
+
+async def disable(session: AsyncSession, user_id: str, *, now: datetime) -> User:
+    """Shut somebody out at once. Raises Refused for the last owner."""
+    user = await _user(session, user_id)
+    if user.disabled_at is None:
+        await _not_the_last_owner(session, user, "shut out")
+        user.disabled_at = now
+        await end_logins(session, user_id, now=now)
+    return user
+
+
+async def enable(session: AsyncSession, user_id: str) -> User:
+    """Let somebody in again."""
+    user = await _user(session, user_id)
+    user.disabled_at = None
+    await session.flush()
+    return user
+
+
+async def end_logins(
+    session: AsyncSession, user_id: str, *, now: datetime, but: str | None = None
+) -> None:
+    """Log somebody out everywhere, except in the login *but*."""
+    statement = update(Login).where(Login.user_id == user_id, Login.ended_at.is_(None))
+    if but is not None:
+        statement = statement.where(Login.id != but)
+    await session.execute(statement.values(ended_at=now))
+
+
+async def note(
+    session: AsyncSession,
+    *,
+    actor_id: str | None,
+    actor: str,
+    action: str,
+    subject: str | None = None,
+    details: Mapping[str, Any] | None = None,
+    address: str | None = None,
+    now: datetime,
+) -> None:
+    """Write into the audit, in the transaction of what is told of."""
+    session.add(
+        Audit(
+            id=new_id("aud", now=now),
+            at=now,
+            actor_id=actor_id,
+            actor=actor[:254],
+            action=action,
+            subject=subject,
+            details=dict(details or {}),
+            address=address,
+        )
+    )
+
+
+def address_of(text: str) -> str:
+    """An e-mail address as it is kept. Raises Invalid."""
+    address = text.strip().lower()
+    if not _EMAIL.fullmatch(address):
+        raise Invalid("this is no e-mail address; write one like dana@example.com")
+    return address
+
+
+def person_name(text: str) -> str:
+    """A person's name as it is kept. Raises Invalid."""
+    name = " ".join(text.split())
+    if not 1 <= len(name) <= _NAME_LENGTH:
+        raise Invalid(f"a name must have 1 to {_NAME_LENGTH} characters")
+    return name
+
+
+def _role(text: str) -> Role:
+    try:
+        return Role(text)
+    except ValueError:
+        raise Invalid(f"{text!r} is no role; the roles are {', '.join(Role)}") from None
+
+
+async def _user(session: AsyncSession, user_id: str) -> User:
+    user = await session.get(User, user_id, with_for_update=True, populate_existing=True)
+    if user is None:
+        raise NotFound(f"there is nobody with the id {user_id}")
+    return user
+
+
+async def _not_the_last_owner(session: AsyncSession, user: User, what: str) -> None:
+    if user.role != Role.OWNER or user.disabled_at is not None:
+        return
+    owners = select(User.id).where(User.role == Role.OWNER, User.disabled_at.is_(None))
+    # Locked: of two owners who shut out each other at the same moment, one must fail.
+    found = (await session.scalars(owners.order_by(User.id).with_for_update())).all()
+    if len(found) < 2:
+        raise Refused(f"you cannot {what} the last owner; make somebody else owner first")

@@ -30,6 +30,7 @@ for command in _COMMANDS:
     app.command()(command)
 app.add_typer(data.db_app, name="db")
 app.add_typer(data.key_app, name="key")
+app.add_typer(data.user_app, name="user")
 app.add_typer(lines.sip_app, name="sip")
 app.add_typer(webhooks.webhooks_app, name="webhooks")
 

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from trunkline.access.service import first_owner
 from trunkline.cli.processes import Part
 from trunkline.cli.shared import make_data_folder, talk
 from trunkline.courier import Courier
@@ -44,11 +45,22 @@ async def run(
             app = _app(settings, parts, db, livekit)
             jobs = _jobs(settings, parts, db, livekit)
             address, bound = listener.getsockname()[:2]
+            link = None
+            if "web" in parts and settings.trunkline_login == "on":
+                async with db.work() as session:
+                    link = await first_owner(session, now=utc_now())
 
             def ready() -> None:
                 print(f"ready {bound}", flush=True)  # noqa: T201 - for whoever started us
                 if talk.is_terminal and "web" in parts:
                     talk.print(f"Dashboard: http://{address}:{bound}/calls")
+                if link is not None:
+                    talk.print(
+                        "Nobody has an account yet. This link, which works once, makes the first owner:\n"
+                        f"http://{address}:{bound}/welcome/{link}",
+                        highlight=False,
+                        soft_wrap=True,
+                    )
 
             await _together([asgi.serve(app, listener, ready), *jobs])
     finally:
@@ -86,7 +98,11 @@ def _app(settings: Settings, parts: Sequence[Part], db: Database, livekit: LiveK
     return create_app(
         db,
         open_blobs(settings.blobs),
-        WebOptions(endpoints=settings.endpoints(), livekit=settings.livekit),
+        WebOptions(
+            login=settings.trunkline_login == "on",
+            endpoints=settings.endpoints(),
+            livekit=settings.livekit,
+        ),
         utc_now,
         needs=needs,
     )

@@ -120,6 +120,8 @@ async def _run(options: DemoOptions, console: Console, stopped: asyncio.Event) -
                 "trunkline",
                 *("serve", "--data", str(options.data), "--port", str(port)),
                 env={
+                    # It is on this machine alone, and nobody has an account in it.
+                    "TRUNKLINE_LOGIN": "off",
                     "TRUNKLINE_DATABASE_URL": settings.database_url,
                     "TRUNKLINE_BLOBS_URL": settings.blobs.url,
                     "TRUNKLINE_WEBHOOK_ALLOW": ",".join(endpoints.allow),

@@ -13,13 +13,13 @@ from trunkline.kit.clock import Clock, utc_now
 from trunkline.kit.db import Database
 from trunkline.kit.probes import Check, database, problems
 from trunkline.web import errors
-from trunkline.web.auth import LoopbackOnly
 from trunkline.web.bell import Bell
-from trunkline.web.dashboard import pages
+from trunkline.web.dashboard import pages, people_pages
 from trunkline.web.deps import Parts, Web
 from trunkline.web.envelope import Envelope
 from trunkline.web.errors import Problem, documented
 from trunkline.web.options import WebOptions
+from trunkline.web.people import Door
 from trunkline.web.routes import (
     activities,
     calls,
@@ -88,7 +88,8 @@ def create_app(
     app.include_router(pages.help_router)
     if options.dashboard:
         app.include_router(pages.router)
-        app.add_middleware(LoopbackOnly)
+        app.include_router(people_pages.router)
+        app.add_middleware(Door)
     errors.install(app)
     app.add_middleware(Envelope, clock=clock)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

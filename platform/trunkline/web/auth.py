@@ -1,17 +1,15 @@
-"""Who may come in: API keys for /v1, this machine alone for the pages."""
+"""Who may use /v1: API keys with their scopes; and what comes from this machine."""
 
 import ipaddress
 from typing import Annotated, ClassVar
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from trunkline.access import queries, service
 from trunkline.access.models import ApiKey
 from trunkline.errors import Forbidden, Unauthorized
 from trunkline.web.deps import Parts
-from trunkline.web.errors import is_api, problem
 
 
 class KeyMissing(Unauthorized):
@@ -75,40 +73,15 @@ AnyKey = Annotated[ApiKey, Depends(authenticate)]
 """A valid key, whatever its scopes."""
 
 _PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-_OPEN = ("/assets/", "/errors/", "/livekit/")
-"""Pages that show no data: the style sheet and the meaning of errors."""
 
 
-class LoopbackOnly:
-    """Shows pages to this machine alone, as long as there is no login.
+def foreign(request: Request) -> str | None:
+    """Why a request cannot be of somebody at this machine; None if it is.
 
     The client's address must be a loopback one. So must the name in ``Host``: otherwise a foreign
     site could point its own name at 127.0.0.1 and read the pages through the visitor's browser (DNS
     rebinding). What came through a proxy is refused, since its true sender is not known.
     """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            request = Request(scope, receive)
-            fault = _fault(request)
-            if fault:
-                detail = (
-                    f"The pages have no login yet and are shown only on this machine: {fault}. "
-                    "Open them there as http://127.0.0.1, or through an ssh tunnel."
-                )
-                answer = problem(request, 403, "loopback_only", detail)
-                await answer(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
-def _fault(request: Request) -> str | None:
-    path = request.url.path
-    if is_api(path) or path.startswith(_OPEN):
-        return None
     if request.client is None or not is_loopback_address(request.client.host):
         return "the request came from another address"
     if any(header in request.headers for header in _PROXIED):

@@ -3,6 +3,7 @@
 A problem's ``type`` leads to ``/errors/<code>``, which says what the code means and what to do.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -25,6 +26,7 @@ from trunkline.errors import (
     Misconfigured,
     NotFound,
     Refused,
+    TooMany,
     TrunklineError,
     Unauthorized,
     Unavailable,
@@ -43,6 +45,7 @@ STATUS: dict[type[TrunklineError], int] = {
     Refused: 403,
     Unauthorized: 401,
     Forbidden: 403,
+    TooMany: 429,
     Misconfigured: 500,
     Unavailable: 503,
     TrunklineError: 500,
@@ -106,11 +109,31 @@ EXPLAINED: dict[str, Explained] = {
         "The key is valid but lacks the scope that `detail` names.",
         "Make a key that has the scope with `trunkline key add`.",
     ),
+    "too_many_requests": Explained(
+        "Too often",
+        "Too many attempts came in a short time.",
+        "Wait as long as the header `Retry-After` says, then try again.",
+    ),
+    "cross_site": Explained(
+        "The request came from another site",
+        "A form of another site, or a browser that hides where it comes from, sent this.",
+        "Open the page here and send it again from there.",
+    ),
+    "login_needed": Explained(
+        "Nobody is logged in",
+        "This browser has no login, or it has ended.",
+        "Log in at `/login`.",
+    ),
+    "not_allowed": Explained(
+        "Your role may not do this",
+        "You are logged in, but your role lacks the right that `detail` names.",
+        "Ask an owner to give you another role, or to do it for you.",
+    ),
     "loopback_only": Explained(
         "The pages answer only this machine",
-        "The dashboard has no login yet, so it is shown to nobody who comes from elsewhere, "
-        "through a proxy, or under another name than localhost.",
-        "Open it as http://127.0.0.1 on the machine itself, or through `ssh -L`.",
+        "The server runs without logins (`TRUNKLINE_LOGIN=off`, as the demo does), so its pages are shown to "
+        "nobody who comes from elsewhere, through a proxy, or under another name than localhost.",
+        "Open it as http://127.0.0.1 on the machine itself or through `ssh -L`, or start it with logins.",
     ),
     "method_not_allowed": Explained(
         "That method is not offered here",
@@ -274,6 +297,10 @@ async def _on_trunkline_error(request: Request, error: Exception) -> Response:
             request, 500, error.code, "The server cannot do this; its log says why, by request id."
         )
     headers = {"Retry-After": "2"} if status == 503 else getattr(error, "headers", None)
+    if error.code == "login_needed" and _is_page(request):
+        return Response(status_code=303, headers=headers)
+    if isinstance(error, TooMany):
+        headers = {"Retry-After": str(math.ceil(error.retry_after.total_seconds()))}
     return problem(request, status, error.code, str(error), headers=headers)
 
 

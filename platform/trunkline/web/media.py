@@ -93,6 +93,13 @@ async def recording(request: Request, web: Web, call_id: str) -> Response:
     )
 
 
+def is_beginning(request: Request, answer: Response) -> bool:
+    """Whether *answer* holds the first bytes: somebody begins to listen, rather than goes on or seeks."""
+    if answer.status_code == 200:
+        return HEAD not in request.scope
+    return answer.status_code == 206 and answer.headers["content-range"].startswith("bytes 0-")
+
+
 def _names(header: str, tag: str) -> bool:
     return any(word.strip().removeprefix("W/") in (tag, "*") for word in header.split(","))
 

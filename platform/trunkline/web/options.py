@@ -11,7 +11,10 @@ class WebOptions:
     """Settings of the API and the pages; picklable, reads no environment."""
 
     dashboard: bool = True
-    """Whether the pages for people are served. They answer only this machine: there is no login."""
+    """Whether the pages for people are served."""
+    login: bool = True
+    """Whether people must log in. Without logins the pages answer this machine alone, and whoever sits
+    at it may do everything: for the demo and for trying things out."""
     endpoints: EndpointOptions | None = None
     """What may be an endpoint, and how its secrets are kept. Without it endpoints can be seen and
     deleted, but neither made nor changed."""

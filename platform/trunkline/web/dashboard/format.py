@@ -124,6 +124,26 @@ def share(ms: int, whole_ms: int | None) -> float:
     return round(1000 * min(1.0, max(0.0, ms / whole_ms)), 1) if whole_ms else 0.0
 
 
+_BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"))
+_SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("Mac OS X", "Mac"),
+    ("Linux", "Linux"),
+)
+
+
+def browser(agent: str | None) -> str:
+    """``Chrome on Linux``, as near as a User-Agent tells; browsers name others in it, the true one first."""
+    text = agent or ""
+    safari = "Safari" if "Safari/" in text else "Unknown browser"
+    name = next((name for mark, name in _BROWSERS if mark in text), safari)
+    system = next((system for mark, system in _SYSTEMS if mark in text), None)
+    return f"{name} on {system}" if system else name
+
+
 FILTERS = {
     function.__name__: function
     for function in (
@@ -139,6 +159,7 @@ FILTERS = {
         speech,
         ticks,
         share,
+        browser,
     )
 }
 """Name in the templates → function."""

@@ -9,12 +9,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
+from trunkline.access.logins import Person
 from trunkline.desk import call_list, call_page
 from trunkline.errors import NotFound
 from trunkline.web import media, paging
 from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts
 from trunkline.web.errors import EXPLAINED
+from trunkline.web.people import may, note_hearing
 
 router = APIRouter(include_in_schema=False)
 help_router = APIRouter(include_in_schema=False)
@@ -35,6 +37,7 @@ async def call_list_page(
     parts: Parts,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     updates: str = "on",
+    person: Person = may("calls:read"),
 ) -> Response:
     """The list of calls, newest first; ``updates=off`` stops it from renewing itself."""
     before = paging.read(cursor)
@@ -42,6 +45,7 @@ async def call_list_page(
         page = await call_list.page(session, before=before, limit=_ON_A_PAGE)
     return render.page(
         "calls.html",
+        person=person,
         page=page,
         older=paging.write(page.next) if page.next else None,
         cursor=cursor,
@@ -53,13 +57,19 @@ async def call_list_page(
 
 @router.get("/calls/{call_id}")
 async def one_call_page(
-    call_id: str, request: Request, parts: Parts, t: str = "", updates: str = "on"
+    call_id: str,
+    request: Request,
+    parts: Parts,
+    t: str = "",
+    updates: str = "on",
+    person: Person = may("calls:read"),
 ) -> Response:
     """One call; ``t`` is where its recording starts to play, in seconds."""
     async with parts.db.look() as session:
         page = await call_page.page(session, call_id)
     return render.page(
         "call.html",
+        person=person,
         page=page,
         call=page.call,
         start_at=_seconds(t),
@@ -79,9 +89,13 @@ def _seconds(text: str) -> float | None:
 
 
 @router.get("/calls/{call_id}/recording.wav")
-async def recording(call_id: str, request: Request, parts: Parts) -> Response:
-    """What the page's player plays."""
-    return await media.recording(request, parts, call_id)
+async def recording(
+    call_id: str, request: Request, parts: Parts, person: Person = may("recordings:read")
+) -> Response:
+    """What the page's player plays. Who began to listen stands in the audit."""
+    answer = await media.recording(request, parts, call_id)
+    await note_hearing(parts, request, answer, call_id, by=person)
+    return answer
 
 
 @help_router.get("/assets/{version}/{name}")

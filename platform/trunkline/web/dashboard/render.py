@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
+from trunkline.access.logins import Person
 from trunkline.web.dashboard import waveform, words
 from trunkline.web.dashboard.format import FILTERS
 
@@ -50,7 +51,20 @@ _templates.globals.update(asset=asset_url, words=words, waveform=waveform.paths)
 
 
 def page(
-    template: str, *, status: int = 200, headers: dict[str, str] | None = None, **facts: Any
+    template: str,
+    *,
+    person: Person | None = None,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    **facts: Any,
 ) -> Response:
-    """The page that *template* makes of these facts."""
-    return HTMLResponse(_templates.get_template(template).render(**facts), status, headers=headers)
+    """The page that *template* makes of these facts, for *person*: what they may not do is not offered."""
+    html = _templates.get_template(template).render(person=person, **facts)
+    return HTMLResponse(html, status, headers=headers)
+
+
+def sentence(error: Exception) -> str:
+    """An error's words as a sentence of a page."""
+    text = str(error)
+    begun = text[:1].upper() + text[1:]
+    return begun if begun.endswith((".", "!", "?")) else begun + "."

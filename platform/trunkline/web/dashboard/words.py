@@ -97,3 +97,20 @@ LATENCY = {
     "tts_first_byte": "Speaking",
 }
 """Parts of the reply time, in the order in which they pass."""
+
+
+AUDIT: dict[str, str] = {
+    "recording.heard": "Listened to a recording",
+    "login.opened": "Logged in",
+    "login.ended": "Logged out",
+    "login.failed": "Failed to log in",
+    "logins.ended": "Logged out all other browsers",
+    "password.set": "Set a new password",
+    "user.joined": "Made an account",
+    "user.invited": "Invited somebody",
+    "user.role": "Changed a role",
+    "user.disabled": "Shut somebody out",
+    "user.enabled": "Let somebody in again",
+    "user.link": "Made a link for a new password",
+}
+"""Action in the audit → what it says on the page."""

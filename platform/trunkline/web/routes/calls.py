@@ -14,6 +14,7 @@ from trunkline.web import media, paging
 from trunkline.web.auth import AnyKey, needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
+from trunkline.web.people import note_hearing
 
 router = APIRouter(prefix="/v1")
 
@@ -266,8 +267,12 @@ _AUDIO = {"content": {"audio/wav": {"schema": {"type": "string", "format": "bina
 async def get_recording(
     call_id: CallId, request: Request, parts: Parts, key: ApiKey = needs("recordings:read")
 ) -> Response:
-    """The sound of the call: WAV, stereo, the caller left, the agent right. Takes `Range`."""
-    return await media.recording(request, parts, call_id)
+    """The sound of the call: WAV, stereo, the caller left, the agent right. Takes `Range`.
+
+    Who begins to listen stands in the audit."""
+    answer = await media.recording(request, parts, call_id)
+    await note_hearing(parts, request, answer, call_id, by=key)
+    return answer
 
 
 @router.get(

@@ -1,0 +1,56 @@
+"""What each person may do, in one table. Pure.
+
+People and API keys share one vocabulary, the scopes: a route names the scope it needs, and whoever has
+it may pass.
+"""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What somebody is to this organisation."""
+
+    OWNER = "owner"
+    MANAGER = "manager"
+    INTEGRATOR = "integrator"
+    VIEWER = "viewer"
+
+
+SCOPES: dict[str, str] = {
+    "calls:read": "Calls with their transcript, tool runs, CRM changes and webhook deliveries.",
+    "calls:write": "Place calls; mark calls as reviewed, tag and comment them.",
+    "recordings:read": "The sound of a call.",
+    "contacts:read": "Contacts, companies, deals and activities.",
+    "contacts:write": "Make and change contacts, deals and activities; undo a change.",
+    "profiles:read": "Profiles, numbers and blocked callers.",
+    "profiles:write": "Change and publish profiles, assign numbers, block callers.",
+    "events:read": "Every event, as a log to be read from any point on.",
+    "webhooks:read": "Webhook endpoints and their deliveries.",
+    "webhooks:write": "Make and change endpoints, send tests, send deliveries again.",
+    "keys:write": "Make and revoke keys of the API.",
+    "people:write": "Invite people, change their role, shut them out.",
+    "audit:read": "Who looked at or changed what.",
+}
+"""What may be allowed: scope → what it opens."""
+
+FOR_PEOPLE = frozenset({"keys:write", "people:write", "audit:read"})
+"""Scopes that no key of the API can have: whoever holds them could give themselves all others."""
+
+_READS = frozenset({"calls:read", "contacts:read", "profiles:read", "webhooks:read"})
+
+MAY: dict[Role, frozenset[str]] = {
+    Role.OWNER: frozenset(SCOPES),
+    Role.MANAGER: _READS
+    | {"calls:write", "recordings:read", "contacts:write", "profiles:write", "webhooks:read"},
+    Role.INTEGRATOR: _READS | {"events:read", "webhooks:write", "keys:write", "contacts:write"},
+    Role.VIEWER: frozenset({"calls:read", "contacts:read", "profiles:read"}),
+}
+"""Role → scopes."""
+
+MEANS: dict[Role, str] = {
+    Role.OWNER: "Everything, people and the audit included",
+    Role.MANAGER: "Calls and recordings, contacts and deals, profiles and numbers",
+    Role.INTEGRATOR: "Webhooks, keys of the API and the CRM; no recordings",
+    Role.VIEWER: "Reads calls, contacts and profiles; hears and changes nothing",
+}
+"""Role → what it is for, in words."""

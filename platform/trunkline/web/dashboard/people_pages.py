@@ -1,0 +1,465 @@
+"""Pages about people: logging in and out, one's own account, everybody's roles, the audit."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Query, Request
+from starlette.responses import RedirectResponse, Response
+
+from trunkline.access import logins, passwords, queries
+from trunkline.access import service as access
+from trunkline.access.logins import Person
+from trunkline.access.roles import MEANS, Role
+from trunkline.errors import Invalid, NotFound, TooMany, TrunklineError
+from trunkline.kit.ids import is_id
+from trunkline.web.auth import is_loopback_name
+from trunkline.web.dashboard import render
+from trunkline.web.deps import Parts, Web
+from trunkline.web.people import actor, address_of, anyone, cookie, may, next_page
+
+router = APIRouter(include_in_schema=False)
+
+_ON_A_PAGE = 100
+_NO_STORE = {"Cache-Control": "no-store"}
+
+Text = Annotated[str, Form(max_length=300)]
+Secret = Annotated[str, Form(max_length=1000)]
+
+
+def _to(path: str, token: str | None = None, *, log_out: bool = False) -> Response:
+    answer = RedirectResponse(path, 303)
+    if token is not None or log_out:
+        answer.headers.append("Set-Cookie", cookie(token))
+    return answer
+
+
+async def _log_in(web: Web, request: Request, user_id: str) -> str:
+    """A fresh login, whatever token the browser had before (no session fixation)."""
+    async with web.db.work() as session:
+        user = await queries.user(session, user_id)
+        _, token = await logins.open_login(
+            session,
+            user,
+            address=address_of(request),
+            browser=request.headers.get("user-agent"),
+            now=web.now(),
+        )
+        await access.note(
+            session,
+            actor_id=user.id,
+            actor=user.name,
+            address=address_of(request),
+            action="login.opened",
+            now=web.now(),
+        )
+    return token
+
+
+# In and out -------------------------------------------------------------------------------------
+
+
+@router.get("/login")
+async def login_page(
+    request: Request, parts: Parts, next: Annotated[str | None, Query(max_length=2000)] = None
+) -> Response:
+    """The form; somebody who is logged in already goes on."""
+    if request.state.person is not None:
+        return _to(next_page(next))
+    async with parts.db.look() as session:
+        anybody = bool(await queries.users(session))
+    return render.page(
+        "login.html",
+        headers=_NO_STORE,
+        next=next_page(next),
+        email="",
+        fault=None,
+        anybody=anybody,
+        secure=_is_secure(request),
+    )
+
+
+@router.post("/login")
+async def log_in(
+    request: Request,
+    parts: Parts,
+    email: Text = "",
+    password: Secret = "",
+    next: Annotated[str, Form(max_length=2000)] = "/",
+) -> Response:
+    """Check address and password. The answer never tells which of the two was wrong."""
+    now, address, account = parts.now(), address_of(request), email.strip().lower()
+    status, fault = 401, "This address and password do not belong together."
+    try:
+        async with parts.db.look() as session:
+            await logins.check_throttle(session, account, address, now=now)
+            user = await queries.user_by_email(session, account)
+        stored = user.password_hash if user and user.disabled_at is None else None
+        # In a thread: hashing keeps a core busy for longer than a page may wait behind it.
+        if await asyncio.to_thread(passwords.matches, password, stored) and user:
+            return _to(next_page(next), await _log_in(parts, request, user.id))
+        async with parts.db.work() as session:
+            await logins.note_failure(session, account, address, now=now)
+            await access.note(
+                session,
+                actor_id=None,
+                actor=account[:254] or "nobody",
+                address=address,
+                action="login.failed",
+                now=now,
+            )
+    except TooMany as error:
+        status, fault = (
+            429,
+            f"Too many logins failed. {str(error).partition('; ')[2].capitalize()}.",
+        )
+    return render.page(
+        "login.html",
+        status=status,
+        headers=_NO_STORE,
+        next=next_page(next),
+        email=email,
+        fault=fault,
+        anybody=True,
+        secure=_is_secure(request),
+    )
+
+
+def _is_secure(request: Request) -> bool:
+    """Whether a browser would keep the cookie: over https, or from this machine."""
+    proto = request.headers.get("x-forwarded-proto", request.url.scheme)
+    return proto == "https" or is_loopback_name(request.headers.get("host", ""))
+
+
+@router.post("/logout")
+async def log_out(request: Request, parts: Parts, person: Person = anyone()) -> Response:
+    """End this browser's login."""
+    async with parts.db.work() as session:
+        await logins.end(session, person.login_id, person.id, now=parts.now())
+        await access.note(session, **actor(person, request), action="login.ended", now=parts.now())
+    return _to("/login", log_out=True)
+
+
+@router.get("/welcome/{token}")
+async def welcome_page(token: str, parts: Parts) -> Response:
+    """The page behind a link: make an account, or set a new password."""
+    return await _welcome(parts, token)
+
+
+async def _welcome(
+    web: Web, token: str, *, email: str = "", name: str = "", fault: str | None = None
+) -> Response:
+    async with web.db.look() as session:
+        invite = await queries.open_invite(session, token, now=web.now())
+        known = (
+            await queries.user_by_email(session, invite.email) if invite and invite.email else None
+        )
+    if invite is None:
+        raise NotFound(
+            "this link is not valid any more: it was used, is older than three days, or is incomplete; "
+            "ask whoever invited you for a new one"
+        )
+    return render.page(
+        "welcome.html",
+        status=422 if fault else 200,
+        headers=_NO_STORE,
+        token=token,
+        invite=invite,
+        known=known,
+        means=MEANS[Role(invite.role)],
+        email=email,
+        name=name,
+        fault=fault,
+        least=passwords.LEAST,
+    )
+
+
+@router.post("/welcome/{token}")
+async def accept_invite(
+    token: str,
+    request: Request,
+    parts: Parts,
+    email: Text = "",
+    name: Text = "",
+    password: Secret = "",
+) -> Response:
+    """Make the account and log in."""
+    async with parts.db.look() as session:
+        invite = await queries.open_invite(session, token, now=parts.now())
+        known = (
+            await queries.user_by_email(session, invite.email) if invite and invite.email else None
+        )
+    address = (invite and invite.email) or email
+    try:
+        if invite is not None and known is None:
+            access.address_of(address)
+            access.person_name(name)
+        passwords.check(password, email=address)
+        password_hash = await asyncio.to_thread(passwords.hashed, password)
+        async with parts.db.work() as session:
+            user = await access.accept(
+                session,
+                token,
+                email=address,
+                name=name,
+                password_hash=password_hash,
+                now=parts.now(),
+            )
+            await access.end_logins(session, user.id, now=parts.now())
+            await access.note(
+                session,
+                actor_id=user.id,
+                actor=user.name,
+                address=address_of(request),
+                action="password.set" if known else "user.joined",
+                subject=user.id,
+                details={"role": user.role},
+                now=parts.now(),
+            )
+    except Invalid as error:
+        return await _welcome(parts, token, email=email, name=name, fault=render.sentence(error))
+    return _to("/", await _log_in(parts, request, user.id))
+
+
+# One's own account --------------------------------------------------------------------------------
+
+
+@router.get("/account")
+async def account_page(parts: Parts, person: Person = anyone(), done: str = "") -> Response:
+    """Who you are, where you are logged in, and the form for a new password."""
+    if not person.login_id:
+        raise NotFound("this server runs without logins, so nobody has an account here")
+    return await _account(parts, person, done=done)
+
+
+async def _account(
+    web: Web, person: Person, *, fault: str | None = None, done: str = ""
+) -> Response:
+    async with web.db.look() as session:
+        open_logins = await logins.of_user(session, person.id, now=web.now())
+    return render.page(
+        "account.html",
+        person=person,
+        status=422 if fault else 200,
+        headers=_NO_STORE,
+        logins=open_logins,
+        means=MEANS[person.role],
+        fault=fault,
+        done=done if done in ("password", "logins") else "",
+        least=passwords.LEAST,
+    )
+
+
+@router.post("/account/password")
+async def change_password(
+    request: Request,
+    parts: Parts,
+    old: Secret = "",
+    new: Secret = "",
+    person: Person = anyone(),
+) -> Response:
+    """Set a new password; every other browser is logged out."""
+    now, address = parts.now(), address_of(request)
+    try:
+        async with parts.db.look() as session:
+            await logins.check_throttle(session, person.email, address, now=now)
+            user = await queries.user(session, person.id)
+        if not await asyncio.to_thread(passwords.matches, old, user.password_hash):
+            async with parts.db.work() as session:
+                await logins.note_failure(session, person.email, address, now=now)
+            raise Invalid("your present password is not right")
+        passwords.check(new, email=person.email)
+        password_hash = await asyncio.to_thread(passwords.hashed, new)
+    except (Invalid, TooMany) as error:
+        return await _account(parts, person, fault=render.sentence(error))
+    async with parts.db.work() as session:
+        await access.set_password(session, person.id, password_hash, now=now)
+        await access.note(
+            session, **actor(person, request), action="password.set", subject=person.id, now=now
+        )
+    return _to("/account?done=password", await _log_in(parts, request, person.id))
+
+
+@router.post("/account/logins/end")
+async def end_other_logins(request: Request, parts: Parts, person: Person = anyone()) -> Response:
+    """Log out every browser but this one."""
+    async with parts.db.work() as session:
+        await access.end_logins(session, person.id, now=parts.now(), but=person.login_id)
+        await access.note(session, **actor(person, request), action="logins.ended", now=parts.now())
+    return _to("/account?done=logins")
+
+
+# Everybody ----------------------------------------------------------------------------------------
+
+
+@router.get("/people")
+async def people_page(parts: Parts, person: Person = may("people:write")) -> Response:
+    """Everybody with their role, and the links that are still open."""
+    return await _people(parts, person)
+
+
+async def _people(
+    web: Web,
+    person: Person,
+    *,
+    fault: str | None = None,
+    link: str | None = None,
+    link_for: str | None = None,
+) -> Response:
+    async with web.db.look() as session:
+        everybody = await queries.users(session)
+        invites = await queries.open_invites(session, now=web.now())
+    return render.page(
+        "people.html",
+        person=person,
+        status=422 if fault else 200,
+        headers=_NO_STORE,
+        everybody=everybody,
+        invites=[invite for invite in invites if invite.email is not None],
+        roles=list(Role),
+        means=MEANS,
+        fault=fault,
+        link=link,
+        link_for=link_for,
+    )
+
+
+@router.post("/people/invite")
+async def invite_person(
+    request: Request,
+    parts: Parts,
+    email: Text = "",
+    role: Text = "",
+    person: Person = may("people:write"),
+) -> Response:
+    """Make a link for somebody and show it, this once."""
+    try:
+        async with parts.db.work() as session:
+            row, token = await access.invite(
+                session, role=role, email=email, by=person.id, now=parts.now()
+            )
+            await access.note(
+                session,
+                **actor(person, request),
+                action="user.invited",
+                subject=row.id,
+                details={"email": row.email, "role": row.role},
+                now=parts.now(),
+            )
+    except Invalid as error:
+        return await _people(parts, person, fault=render.sentence(error))
+    return await _people(parts, person, link=_link(request, token), link_for=row.email)
+
+
+@router.post("/people/{user_id}/role")
+async def change_role(
+    user_id: str,
+    request: Request,
+    parts: Parts,
+    role: Text = "",
+    person: Person = may("people:write"),
+) -> Response:
+    """Give somebody another role."""
+    return await _change(parts, request, person, user_id, "user.role", role=role)
+
+
+@router.post("/people/{user_id}/disable")
+async def shut_out(
+    user_id: str, request: Request, parts: Parts, person: Person = may("people:write")
+) -> Response:
+    """Shut somebody out, at once and in every browser."""
+    return await _change(parts, request, person, user_id, "user.disabled")
+
+
+@router.post("/people/{user_id}/enable")
+async def let_in(
+    user_id: str, request: Request, parts: Parts, person: Person = may("people:write")
+) -> Response:
+    """Let somebody in again."""
+    return await _change(parts, request, person, user_id, "user.enabled")
+
+
+async def _change(
+    web: Web, request: Request, person: Person, user_id: str, action: str, *, role: str = ""
+) -> Response:
+    now = web.now()
+    if not is_id("usr", user_id):
+        raise NotFound("there is nobody with this id")
+    try:
+        async with web.db.work() as session:
+            match action:
+                case "user.role":
+                    await access.set_role(session, user_id, role, now=now)
+                case "user.disabled":
+                    await access.disable(session, user_id, now=now)
+                case _:
+                    await access.enable(session, user_id)
+            await access.note(
+                session,
+                **actor(person, request),
+                action=action,
+                subject=user_id,
+                details={"role": role} if role else {},
+                now=now,
+            )
+    except NotFound:
+        raise
+    except TrunklineError as error:
+        return await _people(web, person, fault=render.sentence(error))
+    return _to("/people")
+
+
+@router.post("/people/{user_id}/link")
+async def new_link(
+    user_id: str, request: Request, parts: Parts, person: Person = may("people:write")
+) -> Response:
+    """A link with which somebody sets a new password."""
+    async with parts.db.work() as session:
+        user = await queries.user(session, user_id)
+        _, token = await access.invite(
+            session, role=user.role, email=user.email, by=person.id, now=parts.now()
+        )
+        await access.note(
+            session,
+            **actor(person, request),
+            action="user.link",
+            subject=user_id,
+            now=parts.now(),
+        )
+    return await _people(parts, person, link=_link(request, token), link_for=user.email)
+
+
+def _link(request: Request, token: str) -> str:
+    proto = request.headers.get("x-forwarded-proto", request.url.scheme)
+    scheme = "https" if proto == "https" else "http"
+    return f"{scheme}://{request.headers.get('host', 'localhost')}/welcome/{token}"
+
+
+@router.get("/audit")
+async def audit_page(
+    parts: Parts,
+    before: Annotated[str | None, Query(max_length=60)] = None,
+    actor_id: Annotated[str | None, Query(alias="by", max_length=60)] = None,
+    subject: Annotated[str | None, Query(alias="of", max_length=60)] = None,
+    action: Annotated[str | None, Query(max_length=60)] = None,
+    person: Person = may("audit:read"),
+) -> Response:
+    """Who did or looked at what, the latest first."""
+    async with parts.db.look() as session:
+        rows = list(
+            await queries.audit(
+                session,
+                before=before if before and is_id("aud", before) else None,
+                actor_id=actor_id or None,
+                subject=subject or None,
+                action=action or None,
+                limit=_ON_A_PAGE + 1,
+            )
+        )
+    more = rows[_ON_A_PAGE - 1].id if len(rows) > _ON_A_PAGE else None
+    return render.page(
+        "audit.html",
+        person=person,
+        rows=rows[:_ON_A_PAGE],
+        more=more,
+        filters={"by": actor_id, "of": subject, "action": action},
+    )
