@@ -441,9 +441,9 @@ def test_the_pages_have_no_other_scopes(app: FastAPI) -> None:
 @pytest.mark.parametrize(
     ("agent", "says"),
     [
-        ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36", "Chrome on Linux"),
+        ("Mozilla/5.0 (X11; Linux x86_64) Chrome/140.0 Safari/537.36", "Chrome on Linux"),
         ("Mozilla/5.0 (Windows NT 10.0) Chrome/140.0 Safari/537.36 Edg/140.0", "Edge on Windows"),
-        ("Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) Version/19 Safari/604.1", "Safari on iPhone"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) Safari/604.1", "Safari on iPhone"),
         ("Mozilla/5.0 (Macintosh; Intel Mac OS X 15.0; rv:140) Gecko Firefox/140.0", "Firefox on Mac"),
         (None, "Unknown browser"),
     ],

@@ -5,8 +5,8 @@ from alembic import op
 
 import trunkline.kit.db
 
-revision = "0009"
-down_revision = "0003"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
