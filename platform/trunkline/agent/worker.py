@@ -11,10 +11,11 @@ from typing import Any
 
 import structlog
 from livekit import rtc
-from livekit.agents import NOT_GIVEN, AgentSession, ErrorEvent, SpeechHandle
+from livekit.agents import NOT_GIVEN, AgentSession, ErrorEvent
 from livekit.agents.llm import LLMError
 from livekit.agents.stt import STTError
 from livekit.agents.tts import TTSError
+from livekit.agents.voice import SpeechHandle
 
 from trunkline.agent import persona
 from trunkline.agent import session as sessions
