@@ -17,6 +17,7 @@ import aiohttp
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
 from livekit import api
+from livekit.protocol.sip import SIPTransferStatus
 
 Kind = Literal["inbound", "outbound", "rule"]
 """What LiveKit stores for telephony: trunks for calls that come and that go, and dispatch rules."""
@@ -65,6 +66,18 @@ class LiveKitFailed(Exception):
     def __init__(self, message: str, *, reached: bool = True) -> None:
         super().__init__(message)
         self.reached = reached
+
+
+class SipFailed(LiveKitFailed):
+    """A call that we placed, or a transfer, did not come about.
+
+    ``status`` is the final SIP status (RFC 3261 §21: 486 busy, 603 declined, 408 nobody answered …), None
+    when none came; ``reason`` the phrase beside it.
+    """
+
+    def __init__(self, message: str, *, status: int | None, reason: str) -> None:
+        super().__init__(message)
+        self.status, self.reason = status, reason
 
 
 @dataclass(frozen=True)
@@ -187,6 +200,91 @@ class LiveKit:
                     raise
         return found
 
+    async def outbound_trunk(self, number: str | None) -> str | None:
+        """The id of the outbound trunk that may show *number* (E.164); None: of the first there is.
+
+        A trunk whose numbers are ``*`` may show any. None when no trunk fits.
+        """
+        async with self._asking("list its outbound trunks"):
+            found = await self._client.sip.list_outbound_trunk(api.ListSIPOutboundTrunkRequest())
+        for trunk in sorted(found.items, key=lambda one: one.sip_trunk_id):
+            if number is None or number in trunk.numbers or "*" in trunk.numbers:
+                return trunk.sip_trunk_id
+        return None
+
+    async def dial(
+        self,
+        *,
+        room: str,
+        trunk: str,
+        to: str,
+        caller_id: str | None,
+        identity: str,
+        ringing: timedelta,
+        max_duration: timedelta,
+        attributes: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        display_name: str | None = None,
+        wait: bool = True,
+    ) -> str:
+        """Call *to* over *trunk* and put them into *room* as participant *identity*; returns ``sip.callID``.
+
+        With *wait* it comes back when they have answered, at the latest after *ringing*. *caller_id* is
+        one of the trunk's numbers. Raises SipFailed when nobody answered or the carrier refused.
+        """
+        request = api.CreateSIPParticipantRequest(
+            sip_trunk_id=trunk,
+            sip_call_to=to,
+            sip_number=caller_id or "",
+            room_name=room,
+            participant_identity=identity,
+            participant_attributes=dict(attributes or {}),
+            headers=dict(headers or {}),
+            wait_until_answered=wait,
+        )
+        if display_name is not None:
+            request.display_name = display_name
+        request.ringing_timeout.FromTimedelta(ringing)
+        request.max_call_duration.FromTimedelta(max_duration)
+        async with self._asking("place the call"):
+            # Longer than the ringing, of which livekit-sip tells by itself when it is over.
+            timeout = ringing + self._options.timeout if wait else self._options.timeout
+            placed = await self._client.sip.create_sip_participant(
+                request, timeout=timeout.total_seconds()
+            )
+        return placed.sip_call_id
+
+    async def refer(
+        self,
+        room: str,
+        identity: str,
+        to: str,
+        *,
+        ringing: timedelta,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Let the carrier connect the caller *identity* with *to*, a ``tel:`` or ``sip:`` URI (RFC 3515).
+
+        Comes back when they are connected; the caller has left the room then. Raises SipFailed when the
+        carrier refuses or they are not reached: the caller is still there.
+        """
+        request = api.TransferSIPParticipantRequest(
+            room_name=room,
+            participant_identity=identity,
+            transfer_to=to,
+            headers=dict(headers or {}),
+        )
+        request.ringing_timeout.FromTimedelta(ringing)
+        async with self._asking("transfer the call"):
+            timeout = ringing + self._options.timeout
+            done = await self._client.sip.transfer_sip_participant(
+                request, timeout=timeout.total_seconds()
+            )
+        # A failure may come as an answer too (livekit-api 1.2, TransferSIPParticipantResponse).
+        if done.status == SIPTransferStatus.STS_TRANSFER_FAILED:
+            status = int(done.sip_status.code) or None
+            raise _sip_failed("transfer the call", status, done.sip_status.status)
+
     async def remove_participant(self, room: str, identity: str) -> None:
         """Take somebody out of the room; one who is gone already is no error."""
         async with self._asking(f"remove a participant of {room}", gone_is_fine=True):
@@ -236,6 +334,12 @@ class LiveKit:
         try:
             yield
         except api.ServerError as error:
+            if isinstance(error, api.SipCallError):
+                reason = error.sip_status or error.sip_transfer_reason or error.message
+                raise _sip_failed(what, error.sip_status_code, reason) from error
+            if error.message.startswith("sip request timed out"):
+                # Of a call that rings out: status 408 and code canceled, without a SIP status.
+                raise _sip_failed(what, 408, "Request Timeout") from error
             if not (gone_is_fine and error.code == api.ServerErrorCode.NOT_FOUND):
                 raise LiveKitFailed(_refused(error, what, self._options)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -302,6 +406,11 @@ def _message(kind: Kind, body: Mapping[str, Any]) -> Message:
         return ParseDict(dict(body), _MESSAGES[kind]())
     except ParseError as error:
         raise LiveKitFailed(f"this is not {_WORDS[kind]} as LiveKit knows it: {error}") from error
+
+
+def _sip_failed(what: str, status: int | None, reason: str) -> SipFailed:
+    told = f"{status} {reason}".strip() if status else reason or "no reason given"
+    return SipFailed(f"the other side did not let us {what}: {told}", status=status, reason=reason)
 
 
 def _refused(error: api.ServerError, what: str, options: LiveKitOptions) -> str:
