@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from trunkline.cli import data, lines, processes, webhooks
+from trunkline.cli import data, lines, numbers, processes, profiles, webhooks
 from trunkline.cli.shared import talk
 
 app = typer.Typer(
@@ -31,6 +31,9 @@ for command in _COMMANDS:
 app.add_typer(data.db_app, name="db")
 app.add_typer(data.key_app, name="key")
 app.add_typer(data.user_app, name="user")
+app.add_typer(profiles.profile_app, name="profile")
+app.add_typer(numbers.number_app, name="number")
+app.add_typer(numbers.block_app, name="block")
 app.add_typer(lines.sip_app, name="sip")
 app.add_typer(webhooks.webhooks_app, name="webhooks")
 

@@ -166,7 +166,7 @@ class Holiday(_Part):
     """A day on which the usual hours don't hold: closed, or open at hours of its own."""
 
     date: Annotated[str, AfterValidator(_is_day)] = Field(
-        description="YYYY-MM-DD for one day, MM-DD for that day of every year; in quotes."
+        description="YYYY-MM-DD for one day, MM-DD for that day of every year."
     )
     name: Short = Field(description="What day it is; the agent may say it.")
     opens: ClockTime | None = Field(

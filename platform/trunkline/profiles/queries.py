@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline.errors import Invalid, NotFound
 from trunkline.kit import phone
-from trunkline.profiles.blocks import patterns_for
+from trunkline.profiles.blocks import pattern_of, patterns_for
 from trunkline.profiles.body import ProfileBody, read
 from trunkline.profiles.models import BlockedCaller, Number, Profile, ProfileVersion
 
@@ -82,6 +82,15 @@ async def profile_named(session: AsyncSession, name: str) -> Profile | None:
     return await session.scalar(select(Profile).where(Profile.name == name))
 
 
+async def named(session: AsyncSession, name: str) -> Profile:
+    """The profile of that name, for somebody who wrote it. Raises NotFound saying which there are."""
+    found = await profile_named(session, name)
+    if found is None:
+        there = ", ".join(repr(one.name) for one in await profiles(session)) or "none yet"
+        raise NotFound(f"there is no profile {name!r}; there are: {there}")
+    return found
+
+
 async def profiles(session: AsyncSession) -> Sequence[Profile]:
     """All profiles by name."""
     return (await session.scalars(select(Profile).order_by(Profile.name))).all()
@@ -117,17 +126,23 @@ async def numbers(session: AsyncSession) -> Sequence[Number]:
     return (await session.scalars(select(Number).order_by(Number.e164))).all()
 
 
-async def number(session: AsyncSession, e164: str) -> tuple[Number, Profile]:
-    """One number and the profile it leads to. Raises NotFound."""
+async def find_number(session: AsyncSession, e164: str) -> tuple[Number, Profile] | None:
+    """One number and the profile it leads to; None when it is none of ours."""
     statement = (
         select(Number, Profile)
         .join(Profile, Profile.id == Number.profile_id)
         .where(Number.e164 == e164)
     )
     found = (await session.execute(statement)).one_or_none()
+    return (found[0], found[1]) if found else None
+
+
+async def number(session: AsyncSession, e164: str) -> tuple[Number, Profile]:
+    """One number and the profile it leads to. Raises NotFound."""
+    found = await find_number(session, e164)
     if found is None:
-        raise NotFound(f"no number {phone.mask(e164)} leads to us")
-    return found[0], found[1]
+        raise NotFound(f"{phone.mask(e164)} is no number of ours")
+    return found
 
 
 async def numbers_page(
@@ -195,6 +210,15 @@ async def block(session: AsyncSession, block_id: str) -> BlockedCaller:
     found = await session.get(BlockedCaller, block_id)
     if found is None:
         raise NotFound(f"no blocked caller {block_id}")
+    return found
+
+
+async def block_named(session: AsyncSession, text: str) -> BlockedCaller:
+    """The block of this pattern, as people write it. Raises Invalid or NotFound."""
+    pattern = pattern_of(text)
+    found = await session.scalar(select(BlockedCaller).where(BlockedCaller.pattern == pattern))
+    if found is None:
+        raise NotFound(f"{phone.mask(pattern)} is not blocked; trunkline block list shows what is")
     return found
 
 

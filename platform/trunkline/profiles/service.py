@@ -48,6 +48,21 @@ async def create_profile(
     return await publish(session, profile.id, body, now=now)
 
 
+async def put_profile(
+    session: AsyncSession, *, name: str, body: ProfileBody, now: datetime
+) -> tuple[ProfileVersion, ProfileVersion | None]:
+    """Make *body* what the profile *name* says, and the profile if there is none.
+
+    Returns the version that answers now and the one that did before: none when the profile is new, the
+    same when there was nothing to change. Raises Invalid, or Conflict when somebody made it just now.
+    """
+    profile = await queries.profile_named(session, " ".join(name.split()))
+    if profile is None:
+        return await create_profile(session, name=name, body=body, now=now), None
+    before = await queries.version(session, profile.published_version_id or "")
+    return await publish(session, profile.id, body, now=now), before
+
+
 async def publish(
     session: AsyncSession, profile_id: str, body: ProfileBody, *, now: datetime
 ) -> ProfileVersion:

@@ -28,6 +28,8 @@ from trunkline.web.routes import (
     events,
     hooks,
     livekit,
+    numbers,
+    profiles,
     webhooks,
 )
 
@@ -82,7 +84,11 @@ def create_app(
     app.state.web = Web(db, blobs, options, clock, Bell(db), tuple(needs))
     app.state.livekit_seen = livekit.Seen()
     app.state.livekit_probes = livekit.Seen(100)
-    for room in (calls, contacts, deals, activities, events, webhooks, hooks, livekit):
+    rooms = (
+        *(calls, contacts, deals, activities, numbers, profiles),
+        *(events, webhooks, hooks, livekit),
+    )
+    for room in rooms:
         app.include_router(room.router)
     app.include_router(probes)
     app.include_router(pages.help_router)

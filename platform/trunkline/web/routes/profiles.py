@@ -1,0 +1,259 @@
+"""/v1: profiles, their versions, and what differs between two."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.responses import Response
+
+from trunkline.access.models import ApiKey
+from trunkline.errors import NotFound
+from trunkline.profiles import models, queries, service, text
+from trunkline.profiles.body import ProfileBody
+from trunkline.profiles.diff import differences
+from trunkline.web import paging
+from trunkline.web.auth import needs
+from trunkline.web.deps import Parts
+from trunkline.web.errors import documented
+from trunkline.web.once import DoOnce
+from trunkline.web.routes.numbers import Limit, NextCursor, PageCursor
+
+router = APIRouter(prefix="/v1", tags=["profiles"])
+
+_AT = "2026-01-15T09:30:00Z"
+_BODY = text.parse(text.example()).model_dump(mode="json", exclude_defaults=True)
+"""For the description: what ``trunkline profile example`` prints."""
+
+ProfileName = Annotated[str, Path(description="The profile's name.", examples=["Front desk"])]
+
+
+class ProfileSummary(BaseModel):
+    """A profile."""
+
+    name: str = Field(examples=["Front desk"])
+    version: int = Field(description="The one that answers now.", examples=[3])
+    numbers: int = Field(description="How many numbers lead to it.", examples=[1])
+    created_at: datetime = Field(examples=[_AT])
+    published_at: datetime = Field(description="When this version was.", examples=[_AT])
+
+
+class ProfileDetail(ProfileSummary):
+    """A profile and what it says."""
+
+    body: ProfileBody = Field(examples=[_BODY])
+
+
+class Profiles(BaseModel):
+    """A page of profiles, in the order in which they were made."""
+
+    data: list[ProfileSummary]
+    next_cursor: NextCursor
+
+
+class FieldChange(BaseModel):
+    """One field that is not the same."""
+
+    field: str = Field(description="Its path.", examples=["limits.max_call_s"])
+    before: Any = Field(description="Null also when it was not there.", examples=[1800])
+    after: Any = Field(description="Null also when it is no longer there.", examples=[900])
+
+
+class Published(BaseModel):
+    """What answers from now on."""
+
+    created: bool = Field(description="Whether the profile was new.")
+    version: int = Field(description="The same as before if nothing changed.", examples=[3])
+    changes: list[FieldChange] = Field(description="Against the version before.")
+
+
+class VersionSummary(BaseModel):
+    """One version of a profile. A call keeps the one it began with."""
+
+    version: int = Field(examples=[3])
+    created_at: datetime = Field(examples=[_AT])
+    published: bool = Field(description="Whether it is the one that answers now.")
+
+
+class Versions(BaseModel):
+    """All versions of a profile, the latest first."""
+
+    data: list[VersionSummary]
+
+
+class VersionDetail(VersionSummary):
+    """A version and what it says."""
+
+    body: dict[str, Any] = Field(
+        description="As it was stored; older ones may lack fields of today.", examples=[_BODY]
+    )
+
+
+class Diff(BaseModel):
+    """What differs between two versions."""
+
+    before: int = Field(examples=[2])
+    after: int = Field(examples=[3])
+    changes: list[FieldChange]
+
+
+def _summary(
+    owner: models.Profile, current: models.ProfileVersion, counts: dict[str, int]
+) -> dict[str, Any]:
+    return {
+        "name": owner.name,
+        "version": current.version,
+        "numbers": counts.get(owner.id, 0),
+        "created_at": owner.created_at,
+        "published_at": current.created_at,
+    }
+
+
+def _version(owner: models.Profile, one: models.ProfileVersion) -> dict[str, Any]:
+    return {
+        "version": one.version,
+        "created_at": one.created_at,
+        "published": one.id == owner.published_version_id,
+    }
+
+
+def _changes(before: models.ProfileVersion, after: models.ProfileVersion) -> list[FieldChange]:
+    return [
+        FieldChange(field=one.path, before=one.before, after=one.after)
+        for one in differences(before.body, after.body)
+    ]
+
+
+@router.get(
+    "/profiles", operation_id="list_profiles", summary="List profiles",
+    responses=documented(401, 403, 422),
+)  # fmt: skip
+async def list_profiles(
+    parts: Parts,
+    limit: Limit = 50,
+    cursor: PageCursor = None,
+    key: ApiKey = needs("profiles:read"),
+) -> Profiles:
+    """Who can answer."""
+    after = paging.read_id("pro", cursor)
+    async with parts.db.look() as session:
+        rows: Sequence[Any] = await queries.profiles_page(session, after=after, limit=limit + 1)
+        counts = await queries.number_counts(session)
+    more = paging.write_id(rows[limit - 1][0].id) if len(rows) > limit else None
+    shown = [ProfileSummary(**_summary(owner, current, counts)) for owner, current in rows[:limit]]
+    return Profiles(data=shown, next_cursor=more)
+
+
+@router.get(
+    "/profiles/{name}", operation_id="get_profile", summary="Get a profile",
+    responses=documented(401, 403, 404, 422),
+)  # fmt: skip
+async def get_profile(
+    name: ProfileName, parts: Parts, key: ApiKey = needs("profiles:read")
+) -> ProfileDetail:
+    """One profile and what it says now."""
+    async with parts.db.look() as session:
+        owner = await queries.named(session, name)
+        current, body = await queries.published(session, owner.id)
+        counts = await queries.number_counts(session)
+    return ProfileDetail(**_summary(owner, current, counts), body=body)
+
+
+@router.put(
+    "/profiles/{name}", operation_id="publish_profile", summary="Publish a profile",
+    response_model=Published,
+    responses={
+        201: {"model": Published, "description": "The profile was new."},
+        **documented(401, 403, 409, 422),
+    },
+    openapi_extra={
+        "requestBody": {"content": {"application/json": {"example": _BODY}}, "required": True}
+    },
+)  # fmt: skip
+async def publish_profile(
+    name: ProfileName,
+    body: ProfileBody,
+    parts: Parts,
+    once: DoOnce,
+    key: ApiKey = needs("profiles:write"),
+) -> Response:
+    """Makes a new version, which answers from the next call on; the same again changes nothing."""
+
+    async def work(session: AsyncSession) -> tuple[int, BaseModel]:
+        version, before = await service.put_profile(session, name=name, body=body, now=parts.now())
+        changes = _changes(before, version) if before else []
+        shown = Published(created=before is None, version=version.version, changes=changes)
+        return 200 if before else 201, shown
+
+    return await once.run(work)
+
+
+@router.get(
+    "/profiles/{name}/versions", operation_id="list_profile_versions", summary="List versions",
+    responses=documented(401, 403, 404, 422),
+)  # fmt: skip
+async def list_versions(
+    name: ProfileName, parts: Parts, key: ApiKey = needs("profiles:read")
+) -> Versions:
+    """Everything the profile ever said, by number and time."""
+    async with parts.db.look() as session:
+        owner = await queries.named(session, name)
+        rows = await queries.versions(session, owner.id)
+    return Versions(data=[VersionSummary(**_version(owner, one)) for one in rows])
+
+
+async def _numbered(
+    session: AsyncSession, owner: models.Profile, number: int
+) -> models.ProfileVersion:
+    found = await queries.version_numbered(session, owner.id, number)
+    if found is None:
+        raise NotFound(f"{owner.name!r} has no version {number}")
+    return found
+
+
+VersionNumber = Annotated[int, Path(ge=1, le=2_147_483_647, examples=[3])]
+
+
+@router.get(
+    "/profiles/{name}/versions/{version}", operation_id="get_profile_version",
+    summary="Get a version", responses=documented(401, 403, 404, 422),
+)  # fmt: skip
+async def get_version(
+    name: ProfileName,
+    version: VersionNumber,
+    parts: Parts,
+    key: ApiKey = needs("profiles:read"),
+) -> VersionDetail:
+    """What the profile said then."""
+    async with parts.db.look() as session:
+        owner = await queries.named(session, name)
+        one = await _numbered(session, owner, version)
+    return VersionDetail(**_version(owner, one), body=one.body)
+
+
+@router.get(
+    "/profiles/{name}/diff", operation_id="diff_profile", summary="Compare two versions",
+    responses=documented(401, 403, 404, 422),
+)  # fmt: skip
+async def diff_profile(
+    name: ProfileName,
+    parts: Parts,
+    before: Annotated[int, Query(ge=1, le=2_147_483_647, examples=[2])],
+    after: Annotated[
+        int | None,
+        Query(ge=1, le=2_147_483_647, description="The published one when left out.", examples=[3]),
+    ] = None,
+    key: ApiKey = needs("profiles:read"),
+) -> Diff:
+    """Field by field what is not the same."""
+    async with parts.db.look() as session:
+        owner = await queries.named(session, name)
+        one = await _numbered(session, owner, before)
+        other = (
+            await queries.version(session, owner.published_version_id or "")
+            if after is None
+            else await _numbered(session, owner, after)
+        )
+    return Diff(before=one.version, after=other.version, changes=_changes(one, other))
