@@ -17,11 +17,11 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import func, insert, select
 from tests.bench.sink import Got, Sink
-from tests.conftest import PostgresServer, postgres_binaries
 
 from trunkline.courier import Courier
 from trunkline.events import TranscriptReady
@@ -35,6 +35,9 @@ from trunkline.outbox.record import record
 from trunkline.webhooks import service
 from trunkline.webhooks.models import Delivery, Endpoint
 from trunkline.webhooks.options import CourierOptions, EndpointOptions
+
+if TYPE_CHECKING:
+    from tests.conftest import PostgresServer
 
 _KEY = "TRUNKLINE_BENCH_KEY"
 _RATE_PER_S = 50
@@ -205,6 +208,9 @@ class _Undo(Exception):
 @contextlib.contextmanager
 def databases() -> Iterator[dict[str, "Fresh"]]:
     """Each kind of database there is."""
+    # Here, because a courier starts in half the time without it.
+    from tests.conftest import PostgresServer, postgres_binaries
+
     with contextlib.ExitStack() as stack:
         kinds: dict[str, Fresh] = {}
         binaries = postgres_binaries()
@@ -223,7 +229,9 @@ def databases() -> Iterator[dict[str, "Fresh"]]:
 class Fresh:
     """Makes migrated, empty databases of one kind."""
 
-    def __init__(self, *, server: PostgresServer | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self, *, server: "PostgresServer | None" = None, folder: Path | None = None
+    ) -> None:
         self.server, self._folder, self._made = server, folder, 0
 
     async def url(self) -> str:

@@ -583,3 +583,34 @@ def test_a_waveform_has_the_caller_above_and_the_agent_below() -> None:
     assert waveform.paths([]) == ("", "")
     many = waveform.paths([(50, 50)] * 5000)
     assert many[0].count("M") == many[1].count("M") == 250
+
+
+async def test_webhooks_that_are_off_are_told_on_top_of_the_pages(
+    sqlite_db: Database, blobs: Blobs, now: datetime
+) -> None:
+    """The notice names the host and the reason, never the rest of the address, and leads to what to do."""
+    async with sqlite_db.work() as session:
+        for name, reason in (
+            ("by-hand", webhooks.BY_HAND),
+            ("broken", "nothing has reached it since 2026-01-12 09:00 UTC"),
+        ):
+            endpoint, _ = await webhooks.add_endpoint(
+                session,
+                options=ENDPOINTS,
+                url=f"https://{name}.example/hook?key=xyzzy",
+                events=["*"],
+                now=now,
+            )
+            await webhooks.set_enabled(session, endpoint.id, False, reason=reason, now=now)
+    async with browser(sqlite_db, blobs, now) as client:
+        calls_page = (await client.get("/calls")).text
+        help_page = (await client.get("/webhooks/off")).text
+        assert "broken.example</strong>: nothing has reached it since" in calls_page
+        assert 'href="/webhooks/off"' in calls_page
+        assert f"/v1/endpoints/{endpoint.id}/recover" in help_page
+        assert "xyzzy" not in calls_page + help_page
+        assert "by-hand" not in calls_page + help_page
+        async with sqlite_db.work() as session:
+            await webhooks.set_enabled(session, endpoint.id, True, now=now)
+        assert "/webhooks/off" not in (await client.get("/calls")).text
+        assert "All endpoints are on." in (await client.get("/webhooks/off")).text

@@ -28,7 +28,7 @@ class CourierOptions:
     Standard Webhooks advises 15 to 30 s."""
     connect: timedelta = timedelta(seconds=5)
     """Longest time to a connection, name and TLS included."""
-    lease: timedelta = timedelta(seconds=4)
+    lease: timedelta = timedelta(seconds=3)
     """How long a claimed delivery is left alone by others. The courier renews it while it has it in hand, so
     this is how long what a killed one had in hand waits."""
     grace: timedelta = timedelta(seconds=5)

@@ -4,6 +4,7 @@ import json
 import re
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from markupsafe import Markup, escape
 
@@ -119,6 +120,11 @@ def ticks(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
+def host(url: str) -> str:
+    """The host of an address; the rest of it may be secret."""
+    return urlsplit(url).hostname or "an address"
+
+
 def share(ms: int, whole_ms: int | None) -> float:
     """Where *ms* lies, from 0 to 1000, on a scale of *whole_ms*."""
     return round(1000 * min(1.0, max(0.0, ms / whole_ms)), 1) if whole_ms else 0.0
@@ -158,6 +164,7 @@ FILTERS = {
         plain,
         speech,
         ticks,
+        host,
         share,
         browser,
     )

@@ -4,6 +4,7 @@ They work without JavaScript; the script only adds comfort. The URL is the state
 """
 
 import math
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -17,12 +18,15 @@ from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts
 from trunkline.web.errors import EXPLAINED
 from trunkline.web.people import may, note_hearing
+from trunkline.webhooks import queries as webhooks
 
 router = APIRouter(include_in_schema=False)
 help_router = APIRouter(include_in_schema=False)
 """Pages without data, which anyone may see."""
 
 _ON_A_PAGE = 50
+_LOOK_BACK = timedelta(days=7)
+"""How far back the proposed commands send again: longer than retries go on, which is three days."""
 
 
 @router.get("/")
@@ -43,9 +47,11 @@ async def call_list_page(
     before = paging.read(cursor)
     async with parts.db.look() as session:
         page = await call_list.page(session, before=before, limit=_ON_A_PAGE)
+        off = await webhooks.switched_off(session)
     return render.page(
         "calls.html",
         person=person,
+        off=off,
         page=page,
         older=paging.write(page.next) if page.next else None,
         cursor=cursor,
@@ -67,9 +73,11 @@ async def one_call_page(
     """One call; ``t`` is where its recording starts to play, in seconds."""
     async with parts.db.look() as session:
         page = await call_page.page(session, call_id)
+        off = await webhooks.switched_off(session)
     return render.page(
         "call.html",
         person=person,
+        off=off,
         page=page,
         call=page.call,
         start_at=_seconds(t),
@@ -77,6 +85,15 @@ async def one_call_page(
         updates=updates != "off",
         address=request.url.path,
     )
+
+
+@router.get("/webhooks/off")
+async def webhooks_off_page(parts: Parts, person: Person = may("calls:read")) -> Response:
+    """Endpoints that were switched off because nothing reached them, and what to do about each."""
+    async with parts.db.look() as session:
+        off = await webhooks.switched_off(session)
+    since = f"{parts.now() - _LOOK_BACK:%Y-%m-%dT%H:%M:%SZ}"
+    return render.page("webhooks_off.html", person=person, switched_off=off, since=since)
 
 
 def _seconds(text: str) -> float | None:
