@@ -7,6 +7,9 @@
   x Conflict            "conflict"       it clashes with what is there
     + IllegalTransition "illegal_transition"  a call cannot do that in its state
     + StaleLease        "stale_lease"    another agent has taken this call over
+    + DoNotCall         "do_not_call"    the person does not want to be called
+    + OutsideHours      "outside_hours"  nobody is called at that hour
+    + CalledEnough      "called_enough"  the number was called too often already
   x Refused             "refused"        a business rule said no
   x Unauthorized        "unauthorized"   no valid key or login came with the request
   x Forbidden           "forbidden"      the key may not do this
@@ -62,6 +65,24 @@ class StaleLease(Conflict):
     """The call was taken over by another agent; whoever holds the old lease must stop writing."""
 
     code = "stale_lease"
+
+
+class DoNotCall(Conflict):
+    """The person does not want to be called."""
+
+    code = "do_not_call"
+
+
+class OutsideHours(Conflict):
+    """It is no hour at which the person may be called."""
+
+    code = "outside_hours"
+
+
+class CalledEnough(Conflict):
+    """The number was called as often as a day allows."""
+
+    code = "called_enough"
 
 
 class Refused(TrunklineError):

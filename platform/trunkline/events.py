@@ -92,6 +92,24 @@ class CallEvent(Event):
 
 
 @dataclass(frozen=True)
+class CallQueued(CallEvent):
+    """A call is to be placed, no sooner than ``due_at``. ``attempt`` counts from 1; a later one names
+    the first call in ``retry_of``."""
+
+    type = "call.queued"
+    from_number: str | None
+    to_number: str | None
+    contact_id: str | None
+    profile_version_id: str | None
+    reason: str | None
+    activity_id: str | None
+    due_at: datetime
+    attempt: int
+    retry_of: str | None
+    source: str
+
+
+@dataclass(frozen=True)
 class CallStarted(CallEvent):
     """A call rings, or is being dialled. Fires once per call, also when nobody ever answers it."""
 
@@ -130,7 +148,7 @@ class CallTransferred(CallEvent):
 
 @dataclass(frozen=True)
 class CallEnded(CallEvent):
-    """The call is over. Fires for every call that started, answered or not."""
+    """The call is over. Fires for every call that was queued or started, answered or not."""
 
     type = "call.ended"
     end_reason: str
@@ -381,6 +399,19 @@ _CONTACT = "con_01kf0q8m3s7t9v1w3x5y7z9abd"
 _EVIDENCE = Evidence(_CALL, "turn_01kf0q8m3s7t9v1w3x5y7z9abe", 21_340)
 
 SAMPLES: tuple[Event, ...] = (
+    CallQueued(
+        _CALL,
+        "+12025550100",
+        "+12025550134",
+        _CONTACT,
+        "pfv_01kf0q8m3s7t9v1w3x5y7z9abf",
+        "Your question about the invoice.",
+        "act_01kf0q8m3s7t9v1w3x5y7z9abm",
+        _AT,
+        1,
+        None,
+        "api",
+    ),
     CallStarted(
         _CALL,
         "inbound",

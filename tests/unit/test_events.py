@@ -18,6 +18,7 @@ from trunkline.webhooks import filters
 
 # The names that the design promises, and the test event.
 NAMES = {
+    "call.queued",
     "call.started",
     "call.answered",
     "call.transferred",

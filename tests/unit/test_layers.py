@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "sandbox",
         "doctor",
         "settings",
-        "agent web courier guardian listen trunks",
+        "agent web courier dialer guardian listen trunks",
         "desk",
         "calls crm webhooks profiles access",
         "outbox",

@@ -455,7 +455,7 @@ def test_every_error_has_a_status_and_an_explanation() -> None:
     [
         ("GET", "/v1/nothing", 404, "not_found"),
         ("GET", "/v1/calls/", 404, "not_found"),  # not redirected: the key would go along
-        ("POST", "/v1/calls", 405, "method_not_allowed"),
+        ("DELETE", "/v1/calls", 405, "method_not_allowed"),
         ("DELETE", "/v1/me", 405, "method_not_allowed"),
     ],
 )
@@ -555,6 +555,8 @@ async def test_the_description_fits_what_is_there(api: httpx.AsyncClient) -> Non
     }
     assert {name: path for name, (path, _) in operations.items()} == {
         "list_calls": "/v1/calls",
+        "place_call": "/v1/calls",
+        "call_for_activity": "/v1/activities/{activity_id}/call",
         "get_call": "/v1/calls/{call_id}",
         "get_transcript": "/v1/calls/{call_id}/transcript",
         "get_recording": "/v1/calls/{call_id}/recording",

@@ -13,8 +13,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import select
 
+from trunkline.calls import service
+from trunkline.calls.lifecycle import EndReason
+from trunkline.calls.models import Call
+from trunkline.kit.clock import utc_now
+from trunkline.kit.db import DatabaseOptions, open_database
 from trunkline.sandbox.demo import prepare
+from trunkline.sandbox.story import seed
 
 BARE = {
     name: value
@@ -173,3 +180,37 @@ async def test_the_database_is_made_and_checked(tmp_path: Path) -> None:
     code, out, _ = await run("db", "check", "--json", "--data", "new", cwd=tmp_path)
     assert code == 0
     assert json.loads(out)["ok"] is True
+
+
+async def test_calling_somebody(tmp_path: Path) -> None:
+    """`trunkline call` queues the call and prints its id; what may not be called is one sentence."""
+    data = ("--data", str(tmp_path))
+    url = f"sqlite+aiosqlite:///{tmp_path / 'trunkline.db'}"
+    assert (await run("db", "upgrade", *data, cwd=tmp_path))[0] == 0
+    code, _, err = await run("call", "+12025550134", *data, cwd=tmp_path)
+    assert (code, "'outbound'" in err) == (1, True)
+    db = open_database(DatabaseOptions(url))
+    async with db.work() as session:
+        await seed(session, now=utc_now())
+    code, out, err = await run(
+        "call", "+12025550134", "--reason", "your order", "--json", *data, cwd=tmp_path
+    )
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["state"], told["reason"], told["from_number"]) == (
+        "queued", "your order", "+12025550100",
+    )  # fmt: skip
+    assert (await run("call", "5550134", *data, cwd=tmp_path))[0] == 2
+    waiting = asyncio.create_task(run("call", "+12025550145", "--wait", *data, cwd=tmp_path))
+    async with asyncio.timeout(30):
+        while True:
+            async with db.work() as session:
+                if found := await session.scalar(
+                    select(Call).where(Call.to_number == "+12025550145")
+                ):
+                    await service.end(session, found.id, EndReason.BUSY, now=utc_now())
+                    break
+            await asyncio.sleep(0.05)  # pace: another process asks for it
+    await db.close()
+    code, _, err = await waiting
+    assert (code, "ended. The line was busy." in err) == (1, True), err

@@ -35,7 +35,22 @@ class Call(Base):
     door: Mapped[str | None] = mapped_column(String(20))
     """How an inbound call was let in or turned away, a ``desk.door.Kind``; None until that is decided."""
     door_reason: Mapped[str | None] = mapped_column(String(200))
+    reason: Mapped[str | None] = mapped_column(String(600))
+    """Why we call, in words that may be said to the person called."""
+    activity_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    """The task that the call is made for."""
+    retry_of: Mapped[str | None] = mapped_column(String(40))
+    """The first call of those that try to reach the same person; None for that one."""
+    attempt: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
+    """Which of them this one is, from 1."""
+    due_at: Mapped[datetime | None]
+    """While queued: when an agent is sent for next."""
+    sent_at: Mapped[datetime | None]
+    """When an agent was first sent for to dial it."""
+    sent: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """How often one was."""
     started_at: Mapped[datetime]
+    """When it rang; of a call that we place, when it was asked for."""
     answered_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     heartbeat_at: Mapped[datetime | None]
@@ -46,6 +61,13 @@ class Call(Base):
     __table_args__ = (
         Index("ix_calls_started_at_id", "started_at", "id"),
         Index("ix_calls_from_number_started_at", "from_number", "started_at"),
+        Index("ix_calls_to_number_started_at", "to_number", "started_at"),
+        Index(
+            "ix_calls_queued",
+            "due_at",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
         # For the caps: as many rows as there are calls at this moment.
         Index(
             "ix_calls_live",

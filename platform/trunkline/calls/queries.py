@@ -32,6 +32,41 @@ async def call_in_room(session: AsyncSession, room: str) -> Call | None:
     return await session.scalar(select(Call).where(Call.room == room))
 
 
+async def next_due(session: AsyncSession) -> datetime | None:
+    """When the next queued call is due, which may have passed; None when none is queued."""
+    queued = select(func.min(Call.due_at)).where(Call.state == State.QUEUED.value)
+    return await session.scalar(queued)
+
+
+async def placed_to(session: AsyncSession, e164: str, *, since: datetime) -> int:
+    """How many calls to that number were asked for since then and were dialled, or still wait."""
+    calls = select(func.count(Call.id)).where(
+        Call.direction == "outbound",
+        Call.to_number == e164,
+        Call.started_at >= since,
+        (Call.state == State.QUEUED.value)
+        | select(Leg.id).where(Leg.call_id == Call.id, Leg.kind == "callee").exists(),
+    )
+    return await session.scalar(calls) or 0
+
+
+async def being_placed(session: AsyncSession, profile_version_ids: Sequence[str]) -> int:
+    """How many calls of those versions of a profile we are placing now: on the line, or an agent sent for."""
+    calls = select(func.count(Call.id)).where(
+        Call.direction == "outbound",
+        Call.profile_version_id.in_(profile_version_ids),
+        Call.ended_at.is_(None),
+        (Call.state != State.QUEUED.value) | (Call.sent > 0),
+    )
+    return await session.scalar(calls) or 0
+
+
+async def open_call_for(session: AsyncSession, activity_id: str) -> Call | None:
+    """A call for that task that is queued or going on."""
+    calls = select(Call).where(Call.activity_id == activity_id, Call.ended_at.is_(None))
+    return await session.scalar(calls.limit(1))
+
+
 async def page(
     session: AsyncSession, *, before: Cursor | None = None, limit: int
 ) -> Sequence[Call]:

@@ -31,6 +31,9 @@ ROLES = ("user", "agent")
 
 Row = TypeVar("Row", Turn, ToolRun, Recording)
 
+OUTBOUND_ROOM = "out_"
+"""How the names of rooms begin in which we call somebody."""
+
 CHANNELS_RECORDED = 2
 """Caller left, agent right."""
 
@@ -90,6 +93,8 @@ async def start(
     insert = insert.on_conflict_do_nothing(index_elements=[Call.room]).returning(Call.id)
     made = (await session.execute(insert)).scalar_one_or_none()
     call = await _locked(session, Call.room, room)
+    if made is None and call.state == State.QUEUED:
+        await _ring(session, call, now=now)
     if made is None:
         call.state = after(State(call.state), Signal.RING).value
         for name, value in facts.items():
@@ -99,30 +104,142 @@ async def start(
         if leg is not None and leg.number is None:
             leg.number = _far_number(call)
     else:
-        session.add(
-            Leg(
-                id=new_id("leg", now=now),
-                call_id=call.id,
-                kind="caller" if direction == "inbound" else "callee",
-                number=_far_number(call),
-                started_at=now,
-            )
-        )
-        await record(
-            session,
-            events.CallStarted(
-                call.id,
-                direction,
-                channel,
-                from_number,
-                to_number,
-                contact_id,
-                profile_version_id,
-            ),
-            now=now,
-        )
+        await _ring(session, call, now=now)
     await session.flush()
     return call
+
+
+async def _ring(session: AsyncSession, call: Call, *, now: datetime) -> None:
+    """The line of a call that is new to it, or was queued, rings from now on."""
+    call.state = State.RINGING.value
+    session.add(
+        Leg(
+            id=new_id("leg", now=now),
+            call_id=call.id,
+            kind="caller" if call.direction == "inbound" else "callee",
+            number=_far_number(call),
+            started_at=now,
+        )
+    )
+    await record(
+        session,
+        events.CallStarted(
+            call.id,
+            call.direction,
+            call.channel,
+            call.from_number,
+            call.to_number,
+            call.contact_id,
+            call.profile_version_id,
+        ),
+        now=now,
+    )
+
+
+async def queue(
+    session: AsyncSession,
+    *,
+    from_number: str,
+    to_number: str,
+    contact_id: str | None,
+    profile_version_id: str,
+    reason: str | None,
+    activity_id: str | None,
+    due_at: datetime,
+    retry_of: str | None = None,
+    attempt: int = 1,
+    source: str,
+    now: datetime,
+) -> Call:
+    """A call that is to be dialled at *due_at*, in a room of its own. Records ``call.queued``.
+
+    Whether it may be made is asked elsewhere (``desk.dial``). Numbers are E.164.
+    """
+    call_id = new_id("call", now=now)
+    call = Call(
+        id=call_id,
+        room=f"{OUTBOUND_ROOM}{call_id}",
+        direction="outbound",
+        channel="sip",
+        state=State.QUEUED.value,
+        from_number=from_number,
+        to_number=to_number,
+        contact_id=contact_id,
+        profile_version_id=profile_version_id,
+        reason=reason,
+        activity_id=activity_id,
+        retry_of=retry_of,
+        attempt=attempt,
+        due_at=due_at,
+        sent=0,
+        started_at=now,
+        lease_epoch=0,
+    )
+    session.add(call)
+    await session.flush()
+    await record(
+        session,
+        events.CallQueued(
+            call_id,
+            from_number,
+            to_number,
+            contact_id,
+            profile_version_id,
+            reason,
+            activity_id,
+            due_at,
+            attempt,
+            retry_of,
+            source,
+        ),
+        now=now,
+    )
+    return call
+
+
+async def due(session: AsyncSession, *, now: datetime) -> Call | None:
+    """The queued call that has been due for longest, locked; None when there is none.
+
+    A call that another transaction holds is passed over.
+    """
+    waiting = (
+        select(Call)
+        .where(Call.state == State.QUEUED.value, Call.due_at <= now)
+        .order_by(Call.due_at, Call.id)
+        .limit(1)
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    return await session.scalar(waiting.execution_options(populate_existing=True))
+
+
+async def postpone(session: AsyncSession, call: Call, *, due_at: datetime) -> None:
+    """A queued call that the transaction holds is looked at again at *due_at*."""
+    call.due_at = due_at
+    await session.flush()
+
+
+async def send_for_agent(
+    session: AsyncSession, call: Call, *, again_at: datetime, now: datetime
+) -> None:
+    """An agent is sent for to dial the queued call that the transaction holds.
+
+    When it has not begun by *again_at*, the call is due once more.
+    """
+    call.sent += 1
+    call.sent_at = call.sent_at or now
+    await postpone(session, call, due_at=again_at)
+
+
+async def dial(session: AsyncSession, call_id: str, *, now: datetime) -> Lease | None:
+    """The calling agent begins to dial: the call rings and is that agent's.
+
+    None when it is not queued any more: of several agents that were sent for, one dials.
+    """
+    call = await _locked(session, Call.id, call_id)
+    if call.state != State.QUEUED:
+        return None
+    await _ring(session, call, now=now)
+    return await _lease_to(session, call, now=now)
 
 
 async def identify(
@@ -205,11 +322,10 @@ async def answer(session: AsyncSession, lease: Lease, *, now: datetime) -> Call:
     if state is not State.ENDED and call.answered_at is None:
         call.answered_at = now
         leg = await _first_leg(session, call.id)
+        rang_since = call.started_at
         if leg is not None:
-            leg.answered_at = now
-        await record(
-            session, events.CallAnswered(call.id, ring_ms=_ms(now - call.started_at)), now=now
-        )
+            leg.answered_at, rang_since = now, leg.started_at
+        await record(session, events.CallAnswered(call.id, ring_ms=_ms(now - rang_since)), now=now)
     await session.flush()
     return call
 
@@ -444,6 +560,14 @@ def tool_key(call_id: str, name: str, arguments: Mapping[str, Any]) -> str:
     except (TypeError, ValueError) as error:
         raise Invalid(f"the arguments of {name} are no JSON object: {error}") from error
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+async def note_voicemail(
+    session: AsyncSession, lease: Lease, *, action: str, offset_ms: int, now: datetime
+) -> None:
+    """A machine answered. *action* is hang_up or leave_message. Records ``voicemail.detected``."""
+    await fence(session, lease)
+    await record(session, events.VoicemailDetected(lease.call_id, action, offset_ms), now=now)
 
 
 async def press_keys(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from trunkline.cli import data, lines, numbers, processes, profiles, webhooks
+from trunkline.cli import data, lines, numbers, outbound, processes, profiles, webhooks
 from trunkline.cli.shared import talk
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     processes.guardian,
     processes.sandbox,
     processes.doctor,
+    outbound.call,
     lines.route,
     lines.provision,
 )

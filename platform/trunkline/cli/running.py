@@ -9,6 +9,7 @@ from trunkline.access.service import first_owner
 from trunkline.cli.processes import Part
 from trunkline.cli.shared import make_data_folder, talk
 from trunkline.courier import Courier
+from trunkline.dialer import Dialer
 from trunkline.guardian import Guardian, GuardianOptions
 from trunkline.kit import asgi, probes
 from trunkline.kit.blobs import open_blobs
@@ -79,11 +80,13 @@ def _address(settings: Settings, parts: Sequence[Part]) -> tuple[str, int]:
 def _jobs(
     settings: Settings, parts: Sequence[Part], db: Database, livekit: LiveKit | None
 ) -> list[Coroutine[Any, Any, None]]:
-    workers: list[Courier | Guardian] = []
+    workers: list[Courier | Guardian | Dialer] = []
     if "courier" in parts:
         workers.append(Courier(db, settings.courier()))
     if "guardian" in parts:
         workers.append(Guardian(db, open_blobs(settings.blobs), GuardianOptions(), livekit=livekit))
+        if livekit is not None:
+            workers.append(Dialer(db, livekit))
     return [one.run() for one in workers]
 
 

@@ -70,6 +70,16 @@ class CallRow:
     delivery_count: DeliveryCount
     recorded: bool
     """Whether there is something to listen to."""
+    reason: str | None
+    """Why we call; calls that we place only, as is what follows."""
+    activity_id: str | None
+    """The task it is made for."""
+    due_at: datetime | None
+    """While it is queued: when it is dialled, or tried again."""
+    attempt: int
+    """Which of the calls to reach the same person it is."""
+    retry_of: str | None
+    """The first of them; None for that one."""
 
     @property
     def live(self) -> bool:
@@ -146,6 +156,11 @@ async def rows(session: AsyncSession, found: Sequence[Call]) -> list[CallRow]:
             failed_tool_count=failed_tools.get(call.id, 0),
             delivery_count=deliveries.get(call.id, DeliveryCount()),
             recorded=call.id in recorded,
+            reason=call.reason,
+            activity_id=call.activity_id,
+            due_at=call.due_at if call.state == State.QUEUED else None,
+            attempt=call.attempt,
+            retry_of=call.retry_of,
         )
         for call in found
     ]

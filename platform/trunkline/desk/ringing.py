@@ -62,7 +62,8 @@ async def _end_if_ringing(
     session: AsyncSession, room: str, reason: EndReason, *, now: datetime
 ) -> None:
     call = await queries.call_in_room(session, room)
-    if call is not None and call.state in (State.QUEUED, State.RINGING):
+    # One that we place is its agent's to end, who knows more: busy from declined, and why.
+    if call is not None and call.direction == "inbound" and call.state == State.RINGING:
         if call.door == Kind.BLOCKED:
             reason = EndReason.BLOCKED  # whoever tells it first
         await calls.end(session, call.id, reason, now=now)

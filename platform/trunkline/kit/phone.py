@@ -144,6 +144,19 @@ def parse(text: str, *, region: str | None) -> PhoneNumber:
     raise ValueError(f"{_shown(text)} is no telephone number; {_ADVICE}")
 
 
+def zones(e164: str) -> tuple[str, ...]:
+    """The IANA time zones in which a number may be, by its country and area code; none when unknown.
+
+    A mobile number keeps its area code where it moves to, and some countries' numbers say only the
+    country, so several may be given.
+    """
+    # Its table takes a moment to load, and only who calls out needs it.
+    from phonenumbers import timezone
+
+    found = timezone.time_zones_for_number(phonenumbers.parse(e164))
+    return tuple(name for name in found if name != timezone.UNKNOWN_TIMEZONE)
+
+
 def parse_caller(text: str | None, *, region: str | None) -> PhoneNumber | None:
     """Like :func:`parse`, for what a carrier says of a caller: None when they hide their number.
 

@@ -72,6 +72,10 @@ _PLACES = ("name", "first_name", "company")
 
 
 def _greets(text: str) -> str:
+    return _places(text, _PLACES)
+
+
+def _places(text: str, known: tuple[str, ...]) -> str:
     try:
         fields = [
             f"{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}"
@@ -80,12 +84,12 @@ def _greets(text: str) -> str:
         ]
     except ValueError as error:
         raise PydanticCustomError("greeting", "has a brace without its partner") from error
-    if unknown := [name for name in fields if name not in _PLACES]:
+    if unknown := [name for name in fields if name not in known]:
         raise PydanticCustomError(
             "greeting",
             "knows {places} only, not {unknown}",
             {
-                "places": ", ".join(f"{{{name}}}" for name in _PLACES),
+                "places": ", ".join(f"{{{name}}}" for name in known),
                 "unknown": ", ".join(f"{{{name}}}" for name in unknown),
             },
         )
@@ -219,6 +223,48 @@ class Interruption(_Part):
     )
 
 
+def _says(text: str) -> str:
+    return _places(text, (*_PLACES, "agent_name", "reason"))
+
+
+class Outbound(_Part):
+    """How we call people. Without it a profile answers only."""
+
+    opening: Annotated[Spoken, AfterValidator(_says)] = Field(
+        description="The first words to a person; may use {name}, {first_name}, {company} (ours), "
+        "{agent_name}, {reason}."
+    )
+    voicemail: Annotated[Spoken, AfterValidator(_says)] | None = Field(
+        default=None,
+        description="Left after the beep when a machine answers; none: hang up. Same places.",
+    )
+    screening: Annotated[Spoken, AfterValidator(_says)] = Field(
+        default="This is {agent_name} from {company}. I am calling about {reason}.",
+        description="Said to a service that asks who is calling and why. Same places.",
+    )
+    reason: Spoken = Field(
+        default="your request", description="What {reason} is when a call has none of its own."
+    )
+    hours: list[Hours] = Field(
+        default_factory=lambda: [
+            Hours(days=["mon", "tue", "wed", "thu", "fri", "sat"], opens="09:00", closes="20:00")
+        ],
+        max_length=50,
+        description="When we may call, where the person called is; empty is at any time.",
+    )
+    ring_s: int = Field(default=25, ge=5, le=80, description="Then nobody has answered.")
+    max_attempts: int = Field(
+        default=1, ge=1, le=10, description="Calls to reach one person, while busy or unanswered."
+    )
+    retry_after_min: int = Field(
+        default=30, ge=1, le=10_080, description="Between two such attempts."
+    )
+    max_calls: int = Field(default=2, ge=1, le=1000, description="Calls placed at once.")
+    max_calls_per_number_per_day: int = Field(
+        default=3, ge=1, le=100, description="Calls to one number within 24 hours."
+    )
+
+
 class Endpointing(_Part):
     """How long the agent waits before it takes a turn as over."""
 
@@ -294,6 +340,9 @@ class ProfileBody(_Part):
         default="answer",
         description="A caller who hides the number is answered, rejected, or may leave a message.",
     )
+    outbound: Outbound | None = Field(
+        default=None, description="How it calls people; none: it never does."
+    )
     limits: Limits = Field(default_factory=Limits, description="Bounds of a call.")
     record: bool = Field(default=False, description="Keep the audio; the greeting then says so.")
     interruption: Interruption = Field(
@@ -366,6 +415,20 @@ def opening_at(body: ProfileBody, moment: datetime) -> Opening:
         spill = any(closes <= opens and wall < closes for opens, closes in before)
         return Opening(spill or any(_begun(wall, *span) for span in _spans(body, today)))
     return Opening(any(_begun(wall, *span) for span in _spans(body, today)), holiday)
+
+
+def covers(hours: list[Hours], zone: str, moment: datetime) -> bool:
+    """Whether *hours*, as wall-clock times of *zone*, hold at *moment* (aware); none hold always."""
+    local = moment.astimezone(ZoneInfo(zone))
+    today, before = _DAYS[local.weekday()], _DAYS[(local.weekday() - 1) % 7]
+    wall = local.time().replace(fold=0)
+    for span in hours:
+        opens, closes = time.fromisoformat(span.opens), time.fromisoformat(span.closes)
+        if today in span.days and _begun(wall, opens, closes):
+            return True
+        if before in span.days and closes <= opens and wall < closes:
+            return True
+    return not hours
 
 
 def holiday_on(body: ProfileBody, day: date) -> Holiday | None:

@@ -54,6 +54,14 @@ PROFILE: Mapping[str, object] = {
         "end_call",
     ],
     "pipeline": "Sales",
+    "outbound": {
+        "opening": "Hello {first_name}, this is {agent_name} from {company}. "
+        "I am calling about {reason}. Do you have a minute?",
+        "voicemail": "Hello, this is {agent_name} from {company}. I was calling about {reason}. "
+        "Please call us back. Goodbye.",
+        "reason": "your order",
+        "hours": [],
+    },
     "limits": {"silence_s": 4.0},
     # Recorded lines end flat, which the end-of-turn model often takes for a sentence that goes on.
     "endpointing": {"min_delay_ms": 300, "max_delay_ms": 600},

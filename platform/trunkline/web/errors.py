@@ -94,6 +94,21 @@ EXPLAINED: dict[str, Explained] = {
         "Another agent holds this call; what the former one writes is refused.",
         "Nothing is to be done: the new agent goes on.",
     ),
+    "do_not_call": Explained(
+        "The person does not want to be called",
+        "The contact is marked do-not-call.",
+        "Do not call. If they changed their mind, change the contact first.",
+    ),
+    "outside_hours": Explained(
+        "Nobody is called at that hour",
+        "It lies outside the profile's `outbound.hours`, read where the person called is.",
+        "Send `not_before` with the moment that `detail` names, or later.",
+    ),
+    "called_enough": Explained(
+        "The number was called often enough",
+        "The profile's `outbound.max_calls_per_number_per_day` is reached.",
+        "Wait until 24 hours have passed since the first of those calls.",
+    ),
     "refused": Explained(
         "A rule says no",
         "The request is well-formed and allowed, but a business rule forbids it.",

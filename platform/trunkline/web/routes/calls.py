@@ -5,16 +5,20 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from trunkline.access.models import ApiKey
 from trunkline.calls.lifecycle import EndReason, State
-from trunkline.desk import call_list, call_page
+from trunkline.crm import service as crm
+from trunkline.desk import call_list, call_page, dial
 from trunkline.web import media, paging
 from trunkline.web.auth import AnyKey, needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
+from trunkline.web.once import DoOnce
 from trunkline.web.people import note_hearing
+from trunkline.web.routes.pushed import Moment, OurId, Text
 
 router = APIRouter(prefix="/v1")
 
@@ -68,6 +72,56 @@ class CallSummary(Shown):
     failed_tool_count: int = Field(examples=[0])
     delivery_count: DeliveryCount
     recorded: bool
+    reason: str | None = Field(
+        description="Why we call; of calls that we place.", examples=["your order"]
+    )
+    activity_id: str | None = Field(description="The task it is made for.", examples=[None])
+    due_at: datetime | None = Field(
+        description="While it is queued: when it is dialled, or tried again.", examples=[None]
+    )
+    attempt: int = Field(description="Which of the calls to reach one person.", examples=[1])
+    retry_of: str | None = Field(description="The first of those calls.", examples=[None])
+
+
+class CallRequest(BaseModel):
+    """A person to call."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"to": "+12025550134", "reason": "the new line at your office"}]
+        },
+    )
+
+    to: str | None = Field(
+        None, max_length=60, description="E.164. Not needed with a task whose contact has a number.",
+        examples=["+12025550134"],
+    )  # fmt: skip
+    from_number: str | None = Field(
+        None, max_length=60, examples=["+12025550100"],
+        description="The number of ours that is shown; its profile talks unless another is named.",
+    )  # fmt: skip
+    profile: str | None = Field(
+        None, max_length=100, description="Name of the profile that talks.", examples=["Front desk"]
+    )
+    reason: Text | None = Field(
+        None, max_length=600, examples=["the new line at your office"],
+        description="Why we call, as it may be said after 'I am calling about'.",
+    )  # fmt: skip
+    activity_id: OurId | None = Field(
+        None, description="A task; it is done once the person has answered."
+    )
+    not_before: Moment | None = Field(None, description="Not before this moment.", examples=[_AT])
+
+
+class TaskCall(BaseModel):
+    """How to call for a task; everything may be left out."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}]})
+
+    from_number: str | None = Field(None, max_length=60, examples=["+12025550100"])
+    profile: str | None = Field(None, max_length=100, examples=["Front desk"])
+    not_before: Moment | None = Field(None, examples=[_AT])
 
 
 class Calls(BaseModel):
@@ -216,6 +270,55 @@ async def list_calls(
         data=[CallSummary.model_validate(call) for call in page.calls],
         next_cursor=paging.write(page.next) if page.next else None,
     )
+
+
+async def _queue(parts: Parts, once: DoOnce, request: CallRequest) -> Response:
+    async def work(session: AsyncSession) -> tuple[int, BaseModel]:
+        call = await dial.queue_call(
+            session, **request.model_dump(), cause=crm.Cause(source="api"), now=parts.now()
+        )
+        (row,) = await call_list.rows(session, [call])
+        return 201, CallSummary.model_validate(row)
+
+    return await once.run(work)
+
+
+@router.post(
+    "/calls", operation_id="place_call", summary="Call somebody", tags=["calls"],
+    status_code=201, response_model=CallSummary,
+    responses=documented(401, 403, 404, 409, 422),
+)  # fmt: skip
+async def place_call(
+    body: CallRequest, parts: Parts, once: DoOnce, key: ApiKey = needs("calls:write")
+) -> Response:
+    """Queues the call; it is dialled at once, or at `not_before`. `call.queued` and, in the end,
+    `call.ended` tell how it went.
+
+    409 when the person does not want to be called (`do_not_call`), at an hour at which nobody is
+    called where they are (`outside_hours`), or when they were called too often (`called_enough`).
+    The first two are looked at again when it is dialled. While busy or unanswered it is tried again
+    as the profile says, each time as a call of its own whose `retry_of` names this one.
+    """
+    return await _queue(parts, once, body)
+
+
+@router.post(
+    "/activities/{activity_id}/call", operation_id="call_for_activity",
+    summary="Call for a task", tags=["activities"],
+    status_code=201, response_model=CallSummary,
+    responses=documented(401, 403, 404, 409, 422),
+)  # fmt: skip
+async def call_for_activity(
+    activity_id: Annotated[str, Path(description="The task's id.", max_length=40)],
+    body: TaskCall,
+    parts: Parts,
+    once: DoOnce,
+    key: ApiKey = needs("calls:write"),
+) -> Response:
+    """Calls the contact of a task, such as a call back that was asked for. The task is done once they
+    have answered; a voicemail leaves it open."""
+    given = CallRequest(activity_id=activity_id, **body.model_dump())
+    return await _queue(parts, once, given)
 
 
 @router.get(
