@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from trunkline.kit.livekit import LiveKit, LiveKitOptions, open_livekit
+from trunkline.sandbox.sip_api import SipApi
 
 if TYPE_CHECKING:
     from tests.conftest import Need
@@ -191,3 +192,16 @@ def sip_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "sip"
     shutil.copytree(Path(__file__).resolve().parents[2] / "sip", folder)
     return folder
+
+
+@pytest.fixture
+async def sip_api(livekit_server: LiveKitServer) -> AsyncIterator[SipApi]:
+    """LiveKit's SIP API in front of the server, with an outbound trunk and telephones behind it."""
+    async with open_livekit(livekit_server.options) as opened:
+        trunk = await opened.create(
+            "outbound",
+            {"name": "phones", "address": "127.0.0.1:5060", "numbers": ["+12025550100"]},
+        )
+        async with SipApi(livekit_server.options) as front:
+            yield front
+        await opened.delete("outbound", trunk)

@@ -336,7 +336,9 @@ class LiveKit:
         except api.ServerError as error:
             if isinstance(error, api.SipCallError):
                 reason = error.sip_status or error.sip_transfer_reason or error.message
-                raise _sip_failed(what, error.sip_status_code, reason) from error
+                timed_out = error.sip_transfer_reason == "STR_RINGING_TIMEOUT"
+                status = error.sip_status_code or (408 if timed_out else None)
+                raise _sip_failed(what, status, reason) from error
             if error.message.startswith("sip request timed out"):
                 # Of a call that rings out: status 408 and code canceled, without a SIP status.
                 raise _sip_failed(what, 408, "Request Timeout") from error

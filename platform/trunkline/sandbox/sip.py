@@ -27,6 +27,9 @@ from trunkline.sandbox.loopback import Party
 DTMF_CODES = {**{str(digit): digit for digit in range(10)}, "*": 10, "#": 11}
 """RFC 4733, table 4."""
 
+BYE = "sandbox.bye"
+"""Topic of the packet that makes a simulated caller leave: their carrier has connected them elsewhere."""
+
 _AUDIBLE = 150
 """Highest sample of a frame above which the agent is heard: far above µ-law's idle noise."""
 
@@ -83,7 +86,7 @@ class Over:
     """How a call went at the caller's end."""
 
     how: str
-    """``caller`` or ``agent`` hung up, ``gave up`` ringing, or ``lost``."""
+    """``caller`` or ``agent`` hung up, ``gave up`` ringing, ``transferred`` by REFER, or ``lost``."""
     rang_ms: int | None
     """From the participant's joining to the subscription of the agent's track, which is the 200 OK."""
     first_sound_ms: int | None
@@ -118,6 +121,7 @@ class SipCall:
         room, dial = self._room, self._dial
         room.on("track_subscribed", self._on_track)
         room.on("disconnected", self._on_disconnected)
+        room.on("data_received", self._on_data)
         told = dial.told()
         await room.connect(self._options.url, self._token({} if dial.late is not None else told))
         self._joined = time.time()
@@ -132,7 +136,7 @@ class SipCall:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if not self._gone.done():
+            if not self._gone.done() or self._gone.result() == "transferred":
                 await self._status("hangup")
             await room.disconnect()
         return Over(how, self._ms(self._joined, self._picked_up), self._first_ms())
@@ -193,6 +197,11 @@ class SipCall:
         if not self._gone.done():
             deleted = reason == rtc.DisconnectReason.ROOM_DELETED
             self._gone.set_result("agent" if deleted else "lost")
+
+    def _on_data(self, packet: rtc.DataPacket) -> None:
+        # The carrier has connected the caller elsewhere after a REFER, and says BYE on this line.
+        if packet.topic == BYE and not self._gone.done():
+            self._gone.set_result("transferred")
 
     async def _hear(self, track: rtc.RemoteAudioTrack) -> None:
         stream = rtc.AudioStream.from_track(
