@@ -1,12 +1,14 @@
 """One call while it is on: what its tools share, who ends it, and what silence leads to."""
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import structlog
 from livekit.agents import AgentSession, AgentStateChangedEvent, RunContext, UserStateChangedEvent
+from livekit.agents.voice import SpeechHandle
 
 from trunkline.agent.line import Line
 from trunkline.agent.options import AgentOptions
@@ -22,6 +24,18 @@ from trunkline.profiles.body import ProfileBody
 log = structlog.get_logger()
 
 T = TypeVar("T")
+
+PAUSE = timedelta(milliseconds=700)
+"""Silence of both sides after which somebody who has something to add may speak."""
+_LONGEST_SPEECH = timedelta(seconds=60)
+"""What a profile may have said at once takes some forty seconds."""
+
+
+async def heard(said: SpeechHandle) -> None:
+    """Wait until *said* was played out or cut off; bounded, since a session that closes may never tell."""
+    # The task is waited for, not awaited: a speech may swallow the cancellation of who awaits it.
+    playing = asyncio.ensure_future(said.wait_for_playout())
+    await asyncio.wait([playing], timeout=_LONGEST_SPEECH.total_seconds())
 
 
 class Conversation:
@@ -138,6 +152,26 @@ class Conversation:
                 await asyncio.sleep(self.options.hangup_grace.total_seconds())
                 self.end(EndReason.SILENCE)
                 return
+
+    # The longest a call may take ----------------------------------------------------------
+
+    async def mind_limit(self, session: AgentSession["Conversation"]) -> None:
+        """Warn the caller in time, at a pause; when the time is up say goodbye and hang up."""
+        limits, loop = self.body.limits, asyncio.get_running_loop()
+        end = loop.time() + limits.max_call_s
+        if 0 < limits.warn_before_end_s < limits.max_call_s:
+            await asyncio.sleep(limits.max_call_s - limits.warn_before_end_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(end):
+                    while not await self._silent_for(PAUSE.total_seconds()):
+                        pass
+                with contextlib.suppress(RuntimeError):  # the session closes already
+                    session.say(self.body.end_warning)
+        await asyncio.sleep(max(0.0, end - loop.time()))
+        with contextlib.suppress(RuntimeError):
+            await heard(session.say(self.body.farewell, allow_interruptions=False))
+        await asyncio.sleep(self.options.hangup_grace.total_seconds())
+        self.end(EndReason.MAX_DURATION)
 
     async def _silent_for(self, seconds: float) -> bool:
         """Whether neither side stirs for *seconds* while nobody is talking or thinking."""

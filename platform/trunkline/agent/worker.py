@@ -19,7 +19,7 @@ from livekit.agents.voice import SpeechHandle
 
 from trunkline.agent import persona
 from trunkline.agent import session as sessions
-from trunkline.agent.conversation import Conversation
+from trunkline.agent.conversation import Conversation, heard
 from trunkline.agent.errors import provider_failed
 from trunkline.agent.keys import KeyCollector
 from trunkline.agent.line import Line
@@ -224,7 +224,7 @@ class _Call:
             await calls.answer(work, talk.lease, now=talk.clock())
         self._line.on_digit(self._keys().press)
         self._silence = self._spawn(talk.mind_silence(session))
-        self._spawn(self._limit(body))
+        self._spawn(talk.mind_limit(session))
         return await talk.over()
 
     async def wind_up(self) -> None:
@@ -286,21 +286,10 @@ class _Call:
 
     async def _send_away(self, said: SpeechHandle) -> None:
         """End the call of somebody who is not let in, once the words are heard."""
-        # Bounded: awaiting a speech may swallow its cancellation.
-        await asyncio.wait(
-            [asyncio.ensure_future(said.wait_for_playout())],
-            timeout=_APOLOGY_LIMIT.total_seconds(),
-        )
+        await heard(said)
         await asyncio.sleep(self._services.options.hangup_grace.total_seconds())
         full = self._talk.reception.door.kind is Kind.CAPACITY
         self._talk.end(EndReason.CAPACITY if full else EndReason.BLOCKED)
-
-    async def _limit(self, body: ProfileBody) -> None:
-        await asyncio.sleep(body.limits.max_call_s)
-        assert self._session is not None
-        with contextlib.suppress(RuntimeError):
-            await self._session.say(body.farewell, allow_interruptions=False)
-        self._talk.end(EndReason.MAX_DURATION)
 
     def _keys(self) -> KeyCollector:
         return KeyCollector(self._services.options.key_gap, self._on_keys)
