@@ -150,6 +150,7 @@ class Settings(BaseSettings):
             livekit_api_secret=secret.get_secret_value() if secret else None,
             sip_host=self.trunkline_sip_host,
             environment=_environment(env_file),
+            house=House(max_calls=self.trunkline_max_calls),
         )
 
     def endpoints(self) -> EndpointOptions:

@@ -9,7 +9,6 @@ from typing import cast
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline.calls import service as calls
-from trunkline.calls.models import Call
 from trunkline.crm import queries as crm
 from trunkline.crm.models import Activity, Contact, Deal
 from trunkline.desk import caps, door
@@ -100,7 +99,7 @@ async def receive(
         at_the_door = Door(Kind(call.door), call.door_reason)
     elif house is not None and direction == "inbound":
         at_the_door = await _decide(
-            session, call, answering, at_the_door, theirs, hidden=hidden, house=house, now=now
+            session, call.id, answering, at_the_door, theirs, hidden=hidden, house=house, now=now
         )
         await calls.decide_door(
             session, call.id, kind=at_the_door.kind.value, reason=at_the_door.reason
@@ -146,6 +145,34 @@ async def on_duty(
     return answering, door.hours(first, name), first
 
 
+@dataclass(frozen=True)
+class Foreseen:
+    """What a call would find at this moment."""
+
+    own: Answering
+    """The number's own profile."""
+    on_duty: Answering
+    """Who would answer; the same when it is open or nobody stands in."""
+    opening: Opening
+    """Of the number's own."""
+    door: Door
+
+
+async def foresee(
+    session: AsyncSession, e164: str, caller_raw: str | None, *, house: House, now: datetime
+) -> Foreseen | None:
+    """What a call to *e164* would find; None when that is none of ours. Changes nothing."""
+    own = await profiles.answering(session, e164)
+    if own is None:
+        return None
+    caller, hidden = _caller(caller_raw, own.number.region)
+    answering, by_the_clock, opening = await on_duty(session, own, now=now)
+    found = await _decide(
+        session, None, answering, by_the_clock, caller, hidden=hidden, house=house, now=now
+    )
+    return Foreseen(own, answering, opening, found)
+
+
 async def block_on(session: AsyncSession, caller: PhoneNumber, *, now: datetime) -> Block | None:
     """What blocks this caller at this moment."""
     row = await profiles.block_on(session, caller.e164, now=now)
@@ -154,7 +181,7 @@ async def block_on(session: AsyncSession, caller: PhoneNumber, *, now: datetime)
 
 async def _decide(
     session: AsyncSession,
-    call: Call,
+    call_id: str | None,
     answering: Answering | None,
     by_the_clock: Door,
     caller: PhoneNumber | None,
@@ -169,10 +196,11 @@ async def _decide(
         return refused
     if answering is None or not caps.any_cap(answering.body.limits, house):
         return by_the_clock
-    await caps.in_turn(session)
+    if call_id is not None:
+        await caps.in_turn(session)
     load = await caps.count(
         session,
-        call_id=call.id,
+        call_id=call_id,
         profile_id=answering.profile.id,
         caller=caller.e164 if caller else None,
         limits=answering.body.limits,

@@ -9,9 +9,13 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 
+from trunkline.desk import caps, door
+from trunkline.desk.arrival import Foreseen, foresee
+from trunkline.desk.door import House
 from trunkline.errors import Invalid, Misconfigured, Unavailable
 from trunkline.kit import phone
 from trunkline.kit.db import Database
@@ -25,7 +29,7 @@ from trunkline.kit.livekit import (
     open_livekit,
 )
 from trunkline.profiles import queries as profiles
-from trunkline.profiles.body import open_at
+from trunkline.profiles.queries import Answering
 from trunkline.trunks import files, provision
 from trunkline.trunks.apply import apply
 from trunkline.trunks.join import Joined, join
@@ -146,7 +150,7 @@ async def route(
             way = follow(dialled, calling, await livekit.stored())
             if way.agent:
                 await _look_for_worker(way, way.agent, livekit, options.worker_patience)
-    await _look_for_profile(way, plus(dialled), db, now)
+    await _look_for_profile(way, plus(dialled), calling, db, house=options.house, now=now)
     return _route_told(way, dialled, calling, source)
 
 
@@ -255,22 +259,60 @@ async def _look_for_worker(way: Way, agent: str, livekit: LiveKit, patience: tim
         )
 
 
-async def _look_for_profile(way: Way, dialled: str, db: Database, now: datetime) -> None:
+async def _look_for_profile(
+    way: Way, dialled: str, caller: str | None, db: Database, *, house: House, now: datetime
+) -> None:
     number = way.number or dialled
     async with db.look() as session:
-        answering = await profiles.answering(session, number)
-    if answering is None:
+        found = await foresee(session, number, caller, house=house, now=now)
+    if found is None:
         way.note("profile", False, f"{number} leads to no published profile")
         return
-    version = f"version {answering.version.version}"
-    way.note("profile", True, f"{answering.profile.name!r}, {version}, answers {number}")
-    zone = answering.body.timezone
-    if not answering.body.hours:
-        way.note("hours", True, "always open")
-    elif open_at(answering.body, now):
-        way.note("hours", True, f"open at this moment ({zone})")
-    else:
-        way.note("hours", True, f"closed at this moment ({zone}): it is answered as outside hours")
+    own, on_duty = found.own, found.on_duty
+    way.note("profile", True, f"{_named(own)}, answers {number}")
+    way.note("hours", True, _hours_say(found, now))
+    if found.own is not found.on_duty:
+        way.note("profile", True, f"{_named(on_duty)}, answers in its place")
+    kind, reason = found.door.kind, found.door.reason or ""
+    if kind is door.Kind.BLOCKED:
+        way.note("caller", False, f"{reason}: rejected, the line ends unanswered")
+    elif kind is door.Kind.MESSAGE:
+        way.note("caller", True, f"{reason}: may leave a message, nothing else")
+    elif kind is door.Kind.CAPACITY:
+        way.note("lines", False, f"{reason} at this moment")
+    elif caps.any_cap(on_duty.body.limits, house):
+        way.note("lines", True, f"there is room at this moment ({_caps_say(on_duty, house)})")
+
+
+def _named(one: Answering) -> str:
+    return f"{one.profile.name!r}, version {one.version.version}"
+
+
+def _hours_say(found: Foreseen, now: datetime) -> str:
+    body, opening = found.own.body, found.opening
+    local = now.astimezone(ZoneInfo(body.timezone))
+    clock = f"{body.timezone}, {local:%A %H:%M}"
+    day = f", on {opening.holiday.name}" if opening.holiday else ""
+    if not (body.hours or body.holidays):
+        return "always open"
+    if opening.is_open:
+        return f"open at this moment{day} ({clock})"
+    closed = f"closed at this moment{day} ({clock})"
+    if found.own is not found.on_duty:
+        return f"{closed}: {found.on_duty.profile.name!r} answers after hours"
+    if body.after_hours is not None:
+        return f"{closed}: {body.after_hours!r} is to answer after hours, but is not there"
+    return f"{closed}: it is answered all the same, and the agent knows that it is closed"
+
+
+def _caps_say(answering: Answering, house: House) -> str:
+    limits = answering.body.limits
+    said = [
+        (limits.max_calls, "with this profile"),
+        (house.max_calls, "in all"),
+        (limits.max_calls_per_caller_per_hour, "of one caller in an hour"),
+    ]
+    return ", ".join(f"{cap} {what}" for cap, what in said if cap is not None)
 
 
 def _as_sent(text: str, what: str) -> str:
@@ -351,11 +393,15 @@ def _route_told(way: Way, dialled: str, caller: str | None, source: str) -> Told
     faults = [finding for finding in way.findings if finding.ok is False]
     reason = faults[0].says if faults else None
     # Without a profile the agent comes, finds nothing to say and hangs up; all else is silence.
-    rings = bool(faults) and faults[0].part != "profile"
+    rings = bool(faults) and faults[0].part not in ("profile", "caller", "lines")
     if reason is None:
         verdict = "It would be answered."
     elif rings:
         verdict = f"It would ring for ever: {reason}."
+    elif faults[0].part == "caller":
+        verdict = f"It would not be answered: {reason}."
+    elif faults[0].part == "lines":
+        verdict = f"It would be told that all lines are busy: {reason}."
     else:
         verdict = f"It would be taken and hung up at once: {reason}."
     known = any(f.part == "profile" and f.ok for f in way.findings)

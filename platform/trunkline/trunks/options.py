@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from trunkline.desk.door import House
+
 
 @dataclass(frozen=True)
 class TrunkOptions:
@@ -20,6 +22,8 @@ class TrunkOptions:
     """Public name or address of livekit-sip, as a provider must call it; a port may follow a colon."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The process's environment over ``.env``: trunk files name their secrets by variables of it."""
+    house: House = field(default_factory=House)
+    """What holds for every number here; ``route`` tells of it."""
     patience: timedelta = timedelta(seconds=10)
     """Of one request to LiveKit or to a provider."""
     worker_patience: timedelta = timedelta(seconds=7)

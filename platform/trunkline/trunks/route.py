@@ -17,7 +17,7 @@ from trunkline.trunks.plan import name_of, plus
 _SHORTEST = 7
 """Digits that two numbers must share at their end to be taken for the same one."""
 
-Part = Literal["trunk", "rule", "agent", "worker", "profile", "hours"]
+Part = Literal["trunk", "rule", "agent", "worker", "profile", "hours", "caller", "lines"]
 
 
 @dataclass(frozen=True)
