@@ -1,22 +1,28 @@
 """A real livekit-server with its Redis on loopback, one pair for the whole run."""
 
+import asyncio
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from trunkline.kit.livekit import LiveKit, LiveKitOptions, open_livekit
+from trunkline.kit.processes import spawn
 from trunkline.sandbox.sip_api import SipApi
+from trunkline.settings import Settings
 
 if TYPE_CHECKING:
     from tests.conftest import Need
@@ -205,3 +211,141 @@ async def sip_api(livekit_server: LiveKitServer) -> AsyncIterator[SipApi]:
         async with SipApi(livekit_server.options) as front:
             yield front
         await opened.delete("outbound", trunk)
+
+
+# --- a whole deployment ---------------------------------------------------------------------------
+
+START_S = 90.0
+NO_SANDBOX = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("pocketsphinx", "espeakng_loader") or name == "trunkline.sandbox":
+            raise ModuleNotFoundError(f"{name} is not installed in production", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+"""A sitecustomize: it holds in every process that a process starts, too."""
+
+
+@dataclass
+class House:
+    """Settings of one deployment, and the environment that says the same to its processes."""
+
+    settings: Settings
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        given = {
+            name.upper(): getattr(value, "get_secret_value", lambda value=value: str(value))()
+            for name, value in self.settings
+            if name in self.settings.model_fields_set
+        }
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("TRUNKLINE_", "LIVEKIT_"))
+        }
+        return {**inherited, **given, "PYTHONPATH": str(self.folder)}
+
+    @asynccontextmanager
+    async def runs(self, command: str) -> AsyncIterator[None]:
+        """``trunkline COMMAND`` as in production, without the sandbox; entered when it is ready."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "trunkline", command,
+            cwd=self.folder, env=self.environment,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), START_S)
+            assert line.startswith(b"ready "), "its log says why it ended"
+            yield
+            process.terminate()
+            assert await asyncio.wait_for(process.wait(), 60) == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+
+def house_in(
+    folder: Path, template: Path, ports: Sequence[int], server: LiveKitServer, **given: Any
+) -> House:
+    """A deployment in *folder*, its database furnished with nothing."""
+    (folder / "sitecustomize.py").write_text(NO_SANDBOX)
+    data = folder / "data"
+    data.mkdir()
+    shutil.copyfile(template, data / "trunkline.db")
+    names = ("port", "worker_port", "courier_port", "guardian_port")
+    wanted = {
+        "trunkline_data": data,
+        "trunkline_sip": folder / "sip",
+        **{f"trunkline_{name}": port for name, port in zip(names, ports, strict=False)},
+        "livekit_url": server.url,
+        "livekit_api_key": server.api_key,
+        "livekit_api_secret": server.api_secret,
+        **given,
+    }
+    return House(Settings.load(env_file=None, **wanted), folder)
+
+
+MakeHouse = Callable[..., House]
+
+
+@pytest.fixture
+def make_house(sqlite_template: Path, free_ports: list[int], tmp_path: Path) -> MakeHouse:
+    """Settings and an empty database on a LiveKit, with ports of their own; nothing runs yet."""
+
+    def make(server: LiveKitServer, **given: Any) -> House:
+        return house_in(tmp_path, sqlite_template, free_ports, server, **given)
+
+    return make
+
+
+@contextmanager
+def redis_on(port: int, folder: Path) -> Iterator[None]:
+    """A Redis of the test's own: what LiveKit servers say to each other is not parted by its databases."""
+    command = f"redis-server --port {port} --bind 127.0.0.1 --dir {folder} --save".split()
+    with running([*command, ""], "Ready to accept", deque(maxlen=50)):
+        yield
+
+
+@pytest.fixture
+def own_redis(
+    free_ports: list[int], tmp_path: Path, redis_port: int
+) -> AbstractContextManager[None]:
+    """A Redis on the last of ``free_ports``; *redis_port* says that the program is there."""
+    assert redis_port
+    return redis_on(free_ports[4], tmp_path)
+
+
+@pytest.fixture
+async def whole_house(
+    own_redis: AbstractContextManager[None],
+    livekit_on: Callable[..., AbstractContextManager[LiveKitServer]],
+    make_house: MakeHouse,
+    free_ports: list[int],
+    sip_folder: Path,
+) -> AsyncIterator[House]:
+    """``serve`` and ``worker`` run, neither with the sandbox installed, on a LiveKit that tells web its
+    events; the providers are the sandbox's, in a process beside them. No profile, no number, no trunk."""
+    async with AsyncExitStack() as stack:
+        stack.enter_context(own_redis)
+        webhook = f"http://127.0.0.1:{free_ports[0]}/livekit/webhook"
+        server = stack.enter_context(livekit_on(free_ports[4], webhook))
+        sandbox = await spawn("trunkline.sandbox.server")
+        stack.push_async_callback(sandbox.stop, timedelta(seconds=5))
+        root = f"http://127.0.0.1:{await sandbox.ready(timedelta(seconds=START_S))}"
+        house = make_house(
+            server,
+            trunkline_sip=sip_folder,
+            trunkline_worker_warm=1,
+            deepgram_base_url=f"{root}/deepgram/v1/listen", deepgram_api_key="sandbox",
+            openai_base_url=f"{root}/openai/v1", openai_api_key="sandbox",
+            cartesia_base_url=f"{root}/cartesia", cartesia_api_key="sandbox",
+            trunkline_sip_host="127.0.0.1:1",
+        )  # fmt: skip
+        await stack.enter_async_context(house.runs("serve"))
+        await stack.enter_async_context(house.runs("worker"))
+        yield house
