@@ -6,7 +6,9 @@ command twice meets what the first run left behind.
 
 import base64
 import json
+import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -27,6 +29,7 @@ from trunkline.trunks.options import TrunkOptions
 from trunkline.trunks.provision import Provider, Transport
 
 NUMBER = "+12025550101"
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 ACCOUNT = "AC" + "a" * 32
 OPTIONS = TrunkOptions(
     sip_host="sip.example.com",
@@ -479,3 +482,15 @@ async def test_what_is_wrong_before_anything_is_asked(
             await provision_number(
                 options, provider, number, transport="tcp", dry_run=False, client=client
             )
+
+
+@BOTH
+async def test_the_readme_shows_what_a_dry_run_prints(provider: Provider) -> None:
+    """Step 4 of "A real number in ten minutes", line by line, but for the number and ids."""
+    told = await run(provider, CARRIERS[provider](), dry_run=True)
+    printed = [line.replace(NUMBER, "+12025550100") for line in told.lines]
+    step = README.split(f"provision {provider} --number +12025550100 --dry-run")[1]
+    shown = step.split("```text\n")[1].split("```")[0].splitlines()
+    assert len(shown) == 5
+    for line, real in zip(shown, printed, strict=False):
+        assert re.fullmatch(".*".join(map(re.escape, line.split("…"))), real)
