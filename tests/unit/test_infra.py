@@ -241,3 +241,27 @@ def test_docker_itself_reads_it(tmp_path: Path) -> None:
     env.write_text("".join(f"{name}={value or 'x'}\n" for name, value in EXAMPLE.items()))
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_guide_names_the_same_ports_and_commands() -> None:
+    """platform/docs/operations.md: its table of ports is that of LiveKit's files, its commands exist."""
+    guide = (ROOT / "platform" / "docs" / "operations.md").read_text(encoding="utf-8")
+    rtc, turn = LIVEKIT["rtc"], LIVEKIT["turn"]
+    for row in (
+        f"| {SIP['sip_port']}/udp+tcp | livekit-sip",
+        f"| {SIP['rtp_port']}/udp | livekit-sip",
+        f"| {LIVEKIT['port']}/tcp | livekit-server",
+        f"| {rtc['tcp_port']}/tcp, {rtc['udp_port']}/udp | livekit-server",
+        f"| {turn['udp_port']}/udp, {turn['relay_range_start']}-{turn['relay_range_end']}/udp |",
+        *(f"`trunkline {name}` | {health_port(SERVICES[name])} |" for name in ("web", "worker")),
+        *(f"`trunkline {n}` | {health_port(SERVICES[n])} |" for n in ("courier", "guardian")),
+    ):
+        assert row in guide
+    for command in set(re.findall(r"`trunkline ([a-z ]+)", guide)):
+        group: Any = get_command(app)
+        for word in command.split():
+            if hasattr(group, "commands"):
+                assert word in group.commands, command
+                group = group.commands[word]
+    for setting in set(re.findall(r"`(TRUNKLINE_[A-Z_]+)", guide)):
+        assert setting.lower() in Settings.model_fields, setting
