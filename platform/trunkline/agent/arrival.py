@@ -23,6 +23,8 @@ class Arrival:
     participant: str | None = None
     sip_call_id: str | None = None
     sip_trunk_id: str | None = None
+    reason: str | None = None
+    """Why we call; of calls that we place."""
     attestation: Attestation | None = None
     """How far the carrier vouches for the caller's number."""
 

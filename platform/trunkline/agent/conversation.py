@@ -63,6 +63,8 @@ class Conversation:
         self._moved = asyncio.Event()
         self._busy = {"user": False, "agent": False}
         self._user_stirred = False
+        self.holding = False
+        """Whether the agent answers nothing by itself: whoever it hears may be a machine."""
 
     @property
     def rung(self) -> Rung:

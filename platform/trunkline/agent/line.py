@@ -32,8 +32,11 @@ class Line(Protocol):
         *heard* gets the agent's words in step with their sound.
         """
 
-    async def answer(self) -> None:
-        """Pick up: until now the caller hears ringing."""
+    async def answer(self) -> bool:
+        """Pick up: until now the caller hears ringing. A line to somebody we call dials them instead.
+
+        False when nobody is there to talk to, and ``ended`` says why.
+        """
 
     async def hang_up(self) -> None:
         """End the call from our side. Safe to repeat, and before it was answered."""

@@ -1,5 +1,6 @@
 """Who the agent is on one call: its instructions and its first words. Pure."""
 
+import re
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -43,6 +44,29 @@ def greeting(body: ProfileBody, reception: Reception) -> str:
         )
     else:
         words = body.greeting_unknown
+    return _with_notice(words, body)
+
+
+def opening(body: ProfileBody, reception: Reception, reason: str | None) -> str:
+    """The first words to a person whom we call, with the notice when it is recorded."""
+    assert body.outbound is not None
+    return _with_notice(fill(body.outbound.opening, body, reception, reason), body)
+
+
+def fill(text: str, body: ProfileBody, reception: Reception, reason: str | None) -> str:
+    """A sentence for calls that we place with its places filled; a name not known is left out."""
+    assert body.outbound is not None
+    said = text.format(
+        name=(reception.contact and reception.contact.name) or "",
+        first_name=reception.first_name or "",
+        company=body.company,
+        agent_name=body.agent_name,
+        reason=(reason or body.outbound.reason).rstrip("."),
+    )
+    return " ".join(re.sub(r"\s+([,.?!])", r"\1", said).split())
+
+
+def _with_notice(words: str, body: ProfileBody) -> str:
     if body.record and body.recording_notice not in words:
         # Before the question, so that the caller's answer comes after the notice.
         head, _, question = words.rpartition(". ")

@@ -106,7 +106,10 @@ async def arrive(
     finally:
         for name in watched:
             room.off(name, on_change)  # type: ignore[arg-type]
-    return RoomLine(room, caller, delete_room)
+    arrival = from_sip(room.name, caller.identity, caller.attributes)
+    line = RoomLine(room, caller.identity, arrival, delete_room)
+    line.take_up(caller)
+    return line
 
 
 async def _next(changed: asyncio.Event) -> None:
@@ -120,16 +123,19 @@ def _caller_in(room: rtc.Room) -> rtc.RemoteParticipant | None:
 
 
 class RoomLine:
-    """The line to the participant *caller* of *room*. Implements ``agent.line.Line``."""
+    """The line to the participant *far* of *room*. Implements ``agent.line.Line``."""
 
     def __init__(
         self,
         room: rtc.Room,
-        caller: rtc.RemoteParticipant,
+        far: str,
+        arrival: Arrival,
         delete_room: Callable[[], Awaitable[None]],
     ) -> None:
-        self._room, self._caller, self._delete_room = room, caller.identity, delete_room
-        self._arrival = from_sip(room.name, caller.identity, caller.attributes)
+        self._room, self._caller, self._delete_room = room, far, delete_room
+        self._arrival = arrival
+        self._is_open = True
+        """Whether what comes from the far end is heard."""
         self._intake, self._playout = Intake(), Playout(self._take_back)
         self._said = InStep()
         self._source = rtc.AudioSource(LINE_RATE_HZ, 1, queue_size_ms=200)
@@ -146,10 +152,13 @@ class RoomLine:
         room.on("sip_dtmf_received", self._on_dtmf)
         room.on("participant_disconnected", self._on_left)
         room.on("disconnected", self._on_disconnected)
+
+    def take_up(self, caller: rtc.RemoteParticipant) -> None:
+        """Begin with what *caller*, who is there already, has done before."""
         for publication in caller.track_publications.values():
             if publication.track is not None:
                 self._on_track(publication.track, publication, caller)
-        if caller.identity not in room.remote_participants:
+        if caller.identity not in self._room.remote_participants:
             self._end(end_reason(caller.disconnect_reason, answered=False))
 
     @property
@@ -162,10 +171,10 @@ class RoomLine:
         session.output.audio = chain.audio
         session.output.transcription = chain.text
 
-    async def answer(self) -> None:
+    async def answer(self) -> bool:
         """Publish the agent's track and wait until it is subscribed, which is when 200 OK goes out."""
         if self._answered is not None or self._ended.done():
-            return
+            return self._answered is not None
         track = rtc.LocalAudioTrack.create_audio_track(TRACK, self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         try:
@@ -180,9 +189,10 @@ class RoomLine:
             log.error("not_answered", room=self._room.name, error=type(error).__name__)
             self._end(EndReason.LINE_LOST)
         if self._ended.done():
-            return
+            return False
         self._answered = time.time()
         self._clock = asyncio.create_task(self._run(), name="room line")
+        return True
 
     async def hang_up(self) -> None:
         self._end(EndReason.AGENT_HANGUP)
@@ -249,6 +259,8 @@ class RoomLine:
         )
         try:
             async for event in stream:
+                if not self._is_open:
+                    continue
                 pcm = bytes(event.frame.data)
                 # To the session at once, to the recording on the clock.
                 self._intake.push(pcm)

@@ -131,6 +131,12 @@ class Scribe:
         self._latency = _latency(metrics)
         self._save(turn, ended_ms=max(ended_ms, turn.started_ms))
 
+    def end_overheard(self) -> None:
+        """What the other side has said so far is a turn of its own that nobody answers."""
+        turn, self._user = self._user, None
+        if turn is not None:
+            self._save(turn, ended_ms=max(self._line.position_ms(), turn.started_ms))
+
     # What the agent says ------------------------------------------------------------------
 
     def _agent_says(self, words: str) -> None:

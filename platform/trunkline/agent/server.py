@@ -11,7 +11,7 @@ import contextvars
 import os
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -24,11 +24,13 @@ from starlette.applications import Starlette
 
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.options import WorkerOptions
+from trunkline.agent.outbound import CalleeLine
 from trunkline.agent.room import NoCaller, RoomLine, arrive
 from trunkline.agent.warm import warm
 from trunkline.agent.worker import Services, answer
 from trunkline.calls import queries as calls
 from trunkline.calls import service
+from trunkline.desk import dial, sip
 from trunkline.desk.arrival import receive
 from trunkline.desk.sip import AGENT
 from trunkline.kit import asgi, probes
@@ -42,6 +44,9 @@ log = structlog.get_logger()
 
 WIND_UP = timedelta(seconds=120)
 """How long a call that is over may take to be stored: tools that still run, joining its recording."""
+
+_PAST_LIMIT = timedelta(minutes=2)
+"""How much longer than the profile allows a call may be before LiveKit ends it: we say goodbye first."""
 
 _CALL, _DATABASE = "call", "database"
 """What a job's process keeps under which name."""
@@ -225,18 +230,51 @@ async def _job(options: WorkerOptions, context: JobContext) -> None:
     async def delete_room() -> None:
         await context.delete_room()
 
+    db: Database = context.proc.userdata[_DATABASE]
+    line: RoomLine
     try:
-        line = await arrive(context.room, delete_room)
+        if call_id := sip.call_to_dial(context.job.metadata):
+            to_dial = await _to_dial(options, context, db, call_id, delete_room)
+            if to_dial is None:
+                context.shutdown("nothing to dial")
+                return
+            line = to_dial
+        else:
+            line = await arrive(context.room, delete_room)
     except NoCaller as error:
         log.warning("no_caller", room=context.room.name, detail=str(error))
         await delete_room()
         context.shutdown("no caller")
         return
     # A context of its own: without the job in it the session records, reports and closes nothing itself.
-    db: Database = context.proc.userdata[_DATABASE]
     call = asyncio.create_task(_talk(line, options, db), context=contextvars.Context())
     context.proc.userdata[_CALL] = (line, call)
     call.add_done_callback(lambda _: context.shutdown("the call is over"))
+
+
+async def _to_dial(
+    options: WorkerOptions,
+    context: JobContext,
+    db: Database,
+    call_id: str,
+    delete_room: Callable[[], Awaitable[None]],
+) -> CalleeLine | None:
+    """The line on which the queued call is dialled; None when it may not, or another agent dials it."""
+    async with db.work() as session:
+        found = await dial.begin(session, call_id, now=utc_now())
+    if found is None:
+        log.info("nothing_to_dial", call_id=call_id)
+        return None
+    call, body = found
+    assert body.outbound is not None
+    return CalleeLine(
+        context.room,
+        call,
+        delete_room,
+        options.livekit,
+        ringing=timedelta(seconds=body.outbound.ring_s),
+        longest=timedelta(seconds=body.limits.max_call_s) + _PAST_LIMIT,
+    )
 
 
 async def _talk(line: RoomLine, options: WorkerOptions, db: Database) -> None:

@@ -4,8 +4,15 @@ import sys
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Any
 
-from livekit.agents import Agent, AgentSession, APIConnectOptions, ModelSettings, inference
-from livekit.agents.llm import ChatContext, Tool
+from livekit.agents import (
+    Agent,
+    AgentSession,
+    APIConnectOptions,
+    ModelSettings,
+    StopResponse,
+    inference,
+)
+from livekit.agents.llm import ChatContext, ChatMessage, Tool
 from livekit.agents.voice.agent_session import SessionConnectOptions
 from livekit.plugins import cartesia, deepgram, openai
 
@@ -67,6 +74,12 @@ def build(
 
 class FrontDesk(Agent):
     """The agent of a call."""
+
+    async def on_user_turn_completed(self, turn_ctx: ChatContext, new_message: ChatMessage) -> None:
+        talk: Conversation = self.session.userdata
+        if talk.holding:
+            talk.scribe.end_overheard()
+            raise StopResponse
 
     async def transcription_node(
         self, text: AsyncIterable[str], model_settings: ModelSettings

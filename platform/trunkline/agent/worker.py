@@ -24,6 +24,7 @@ from trunkline.agent.errors import provider_failed
 from trunkline.agent.keys import KeyCollector
 from trunkline.agent.line import Line
 from trunkline.agent.options import AgentOptions
+from trunkline.agent.outbound import Opening
 from trunkline.agent.recorder import Recorder
 from trunkline.agent.scribe import Scribe
 from trunkline.agent.tools import tools_for
@@ -32,7 +33,7 @@ from trunkline.calls.lifecycle import EndReason
 from trunkline.calls.queries import turns as turns_of
 from trunkline.crm import queries as crm_reads
 from trunkline.crm import service as crm
-from trunkline.desk import callbacks
+from trunkline.desk import callbacks, dial
 from trunkline.desk.arrival import Reception, receive
 from trunkline.desk.door import Kind
 from trunkline.errors import ProviderFailed, StaleLease, TrunklineError
@@ -153,7 +154,10 @@ async def _close(
     now = services.clock()
     try:
         async with services.db.work() as session:
-            await calls.end(session, lease.call_id, reason, now=now, lease=lease, ended_at=ended_at)
+            call = await calls.end(
+                session, lease.call_id, reason, now=now, lease=lease, ended_at=ended_at
+            )
+            await dial.settle(session, call, now=now)
     except StaleLease:
         log.warning("call_taken_over")
     log.info("call_ended", end_reason=reason.value)
@@ -183,6 +187,7 @@ class _Call:
         self._tasks: list[asyncio.Task[None]] = []
         self._answered = asyncio.Event()
         self._failed = False
+        self._first: Opening | None = None
         self._silence: asyncio.Task[None] | None = None
         self.failure: ProviderFailed | None = None
 
@@ -191,7 +196,11 @@ class _Call:
         talk, body = self._talk, self._talk.body
         self._spawn(self._watch_line())
         let_in = talk.reception.door.lets_in
-        words = (persona.greeting if let_in else persona.turned_away)(body, talk.reception)
+        calls_out = self._line.arrival.direction == "outbound" and body.outbound is not None
+        if calls_out:
+            words = persona.opening(body, talk.reception, self._line.arrival.reason)
+        else:
+            words = (persona.greeting if let_in else persona.turned_away)(body, talk.reception)
         session = sessions.build(body, self._services.options, talk)
         session.on("error", self._on_error)
         talk.scribe.listen(session)
@@ -214,16 +223,23 @@ class _Call:
             self._line.tap(self._recorder.push)
         if talk.is_over:
             return await talk.over()
-        await self._line.answer()
+        if calls_out:
+            # Before the answer: whoever picks up may speak at once.
+            self._open(session, words, frames)
+        if not await self._line.answer():
+            return await talk.over()
         self._answered.set()
-        if frames is not None and not self._failed:
+        if calls_out:
+            self._spawn(self._opening())
+        elif frames is not None and not self._failed:
             said = session.say(words, audio=_stream(frames), allow_interruptions=let_in)
             if not let_in:
                 self._spawn(self._send_away(said))
         async with talk.db.work() as work:
             await calls.answer(work, talk.lease, now=talk.clock())
         self._line.on_digit(self._keys().press)
-        self._silence = self._spawn(talk.mind_silence(session))
+        if not calls_out:
+            self._silence = self._spawn(talk.mind_silence(session))
         self._spawn(talk.mind_limit(session))
         return await talk.over()
 
@@ -248,6 +264,33 @@ class _Call:
         task = asyncio.create_task(work)
         self._tasks.append(task)
         return task
+
+    # When we call ---------------------------------------------------------------------------
+
+    def _open(
+        self, session: AgentSession[Conversation], words: str, frames: list[rtc.AudioFrame] | None
+    ) -> None:
+        def say() -> SpeechHandle:
+            if frames is None:
+                return session.say(words, allow_interruptions=False)
+            return session.say(words, audio=_stream(frames), allow_interruptions=False)
+
+        first = self._first = Opening(self._talk, session, say)
+        recorder = self._recorder
+
+        def tap(callee: bytes, agent: bytes) -> None:
+            if recorder is not None:
+                recorder.push(callee, agent)
+            first.hear(callee)
+
+        self._line.tap(tap)
+
+    async def _opening(self) -> None:
+        assert self._first is not None
+        assert self._session is not None
+        await self._first.greet()
+        self._silence = self._spawn(self._talk.mind_silence(self._session))
+        await self._first.watch()
 
     # Before the first word ------------------------------------------------------------------
 

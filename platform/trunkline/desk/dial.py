@@ -127,8 +127,10 @@ async def next_to_dial(session: AsyncSession, *, now: datetime) -> Call | None:
     return None
 
 
-async def begin(session: AsyncSession, call_id: str, *, now: datetime) -> Call | None:
-    """The calling agent is about to dial. None when there is nothing to dial (any more)."""
+async def begin(
+    session: AsyncSession, call_id: str, *, now: datetime
+) -> tuple[Call, ProfileBody] | None:
+    """The calling agent is about to dial, with the body of its profile. None when there is nothing to dial."""
     call = await call_reads.call(session, call_id)
     if call.state != State.QUEUED:
         return None
@@ -136,8 +138,11 @@ async def begin(session: AsyncSession, call_id: str, *, now: datetime) -> Call |
     if reason is not None:
         await calls.end(session, call_id, reason, now=now)
         return None
-    lease = await calls.dial(session, call_id, now=now)
-    return call if lease is not None else None
+    if await calls.dial(session, call_id, now=now) is None:
+        return None
+    caller = await _begun(session, call)
+    assert caller is not None
+    return call, caller.body
 
 
 async def settle(session: AsyncSession, call: Call, *, now: datetime) -> Call | None:

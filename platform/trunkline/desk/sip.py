@@ -1,5 +1,6 @@
 """What a SIP participant's attributes say of its call. Pure; names as livekit/sip's ``types.go`` has them."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,6 +55,16 @@ class SipCall:
     trunk_id: str | None
     attestation: Attestation | None = None
     """How far the carrier vouches for the caller's number; None: it says nothing, or that it is false."""
+
+
+def call_to_dial(metadata: str) -> str | None:
+    """The queued call that a dispatch with this *metadata* is for; None when it is for none."""
+    try:
+        told = json.loads(metadata or "{}")
+    except ValueError:
+        return None
+    found = told.get(CALL_KEY) if isinstance(told, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def is_complete(attributes: Mapping[str, str]) -> bool:

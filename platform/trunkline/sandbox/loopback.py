@@ -63,9 +63,10 @@ class LoopbackLine:
         session.output.audio = chain.audio
         session.output.transcription = chain.text
 
-    async def answer(self) -> None:
+    async def answer(self) -> bool:
         if self._answered is None:
             self._answered = time.time()
+        return True
 
     async def hang_up(self) -> None:
         self._end(EndReason.AGENT_HANGUP)
