@@ -130,7 +130,7 @@ async def next_to_dial(session: AsyncSession, *, now: datetime) -> Call | None:
 async def begin(
     session: AsyncSession, call_id: str, *, now: datetime
 ) -> tuple[Call, ProfileBody] | None:
-    """The calling agent is about to dial, with the body of its profile. None when there is nothing to dial."""
+    """The calling agent is about to dial, with the body of its profile. None: nothing to dial."""
     call = await call_reads.call(session, call_id)
     if call.state != State.QUEUED:
         return None
