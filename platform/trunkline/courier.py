@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline.calls import queries as calls
@@ -34,6 +35,8 @@ from trunkline.webhooks.service import Claimed, Outcome
 
 log = structlog.get_logger()
 
+_AWAY = (OperationalError, InterfaceError)
+"""What is raised when the database is restarted, cannot be reached or stays locked."""
 _NO_WAIT = timedelta(0)
 _CONTENDED_WAIT = timedelta(milliseconds=20)
 _PRUNE_EVERY = timedelta(hours=1)
@@ -158,15 +161,19 @@ class Courier:
                     async for _ in news:
                         self._notified = True
                         self.wake()
-            except Exception:
-                log.warning("courier_watch_failed", exc_info=True)
+            except Exception as error:
+                log.warning("courier_watch_failed", error=_first_line(error))
             await asyncio.sleep(self._options.idle.total_seconds())
 
     async def _guarded_round(self, client: Client) -> timedelta:
         try:
             return await self._round(client)
-        except Exception:
-            log.exception("courier_round_failed")
+        except Exception as error:
+            if isinstance(error, _AWAY):
+                # Not a fault of ours that a trace would explain, and it is told once a round.
+                log.warning("courier_database_away", error=_first_line(error))
+            else:
+                log.exception("courier_round_failed")
             # What cannot be settled would be sent twice: what is queued is left to its lease.
             for hand in self._hands.values():
                 hand.queued.clear()
@@ -239,6 +246,10 @@ class Courier:
                     now=now,
                 )
                 await _in_format(session, claimed)
+        except _AWAY:
+            # Kept for a later round: settled then, what arrived is not sent again.
+            self._ended = ended + self._ended
+            raise
         except Exception:
             await self._settle_singly(ended)
             raise
@@ -381,6 +392,11 @@ class Courier:
             response_headers=reply.headers if reply else None,
             response_body=reply.body if reply else b"",
         )
+
+
+def _first_line(error: Exception) -> str:
+    told = str(getattr(error, "orig", None) or error).strip()
+    return told.splitlines()[0] if told else type(error).__name__
 
 
 async def _in_format(session: AsyncSession, claimed: Sequence[Claimed]) -> None:

@@ -1,6 +1,7 @@
 """All settings: typed, read once from the environment and ``.env``, handed on in slices."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +87,10 @@ class Settings(BaseSettings):
     """``http://host:port`` of an outgoing proxy for webhooks."""
     trunkline_webhook_ca: Path | None = None
     """Certificates (PEM) trusted for webhooks besides the public ones."""
+    trunkline_webhook_keep_days: int = Field(30, ge=1, le=3650)
+    """Days that the log of a delivery that arrived is kept."""
+    trunkline_webhook_keep_failed_days: int = Field(90, ge=1, le=3650)
+    """Days that the dead letters of webhooks are kept."""
 
     @field_validator("trunkline_webhook_allow")
     @classmethod
@@ -171,6 +176,8 @@ class Settings(BaseSettings):
             self.endpoints(),
             proxy=self.trunkline_webhook_proxy,
             ca_file=self.trunkline_webhook_ca,
+            keep_delivered=timedelta(days=self.trunkline_webhook_keep_days),
+            keep_failed=timedelta(days=self.trunkline_webhook_keep_failed_days),
         )
 
     @property

@@ -1,5 +1,7 @@
 """How fast, how soon, how fairly webhooks are delivered. Run: python -m tests.bench.webhooks [--full]
 
+With the baseline: uv run --with procrastinate python -m tests.bench.webhooks
+
 Couriers are processes of their own; the receiver, which is as cheap as can be, is this one, on the same
 cores. It measures SQLite in a temporary folder and, where its programs are installed, a PostgreSQL of its
 own (fsync off, as in the tests: what a power cut would lose is a bench's).
@@ -15,12 +17,14 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, make_url, select
+from tests.bench import procrastinate_sender
 from tests.bench.sink import Got, Sink
 
 from trunkline.courier import Courier
@@ -28,11 +32,12 @@ from trunkline.events import TranscriptReady
 from trunkline.kit.clock import utc_now
 from trunkline.kit.crypt import new_key
 from trunkline.kit.db import Database, DatabaseOptions, open_database, upgrade
+from trunkline.kit.http import Client
 from trunkline.kit.ids import new_id
 from trunkline.outbox.models import EventRow
 from trunkline.outbox.publish import publish
 from trunkline.outbox.record import record
-from trunkline.webhooks import service
+from trunkline.webhooks import checks, service
 from trunkline.webhooks.models import Delivery, Endpoint
 from trunkline.webhooks.options import CourierOptions, EndpointOptions
 
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
 
 _KEY = "TRUNKLINE_BENCH_KEY"
 _RATE_PER_S = 50
+_CLAIMS = 100
 
 
 def here() -> EndpointOptions:
@@ -152,8 +158,8 @@ async def latency(url: str, *, seconds: int) -> tuple[float, float]:
     return waits[len(waits) // 2], waits[int(len(waits) * 0.99)]
 
 
-async def claim_time(url: str, *, backlog: int) -> list[tuple[int, float]]:
-    """Median milliseconds of a claim of 64, with a small backlog and with a large one."""
+async def claim_time(url: str, *, sizes: Sequence[int]) -> list[tuple[int, float, float]]:
+    """For each backlog of *sizes*, milliseconds of a claim of 64: half of them, and 99 of 100."""
     db, sink, found = open_database(DatabaseOptions(url)), Sink(port=1), []
     await subscribe(db, sink, *(f"live{n}" for n in range(4)))
     await tell(db, 0, 1)
@@ -161,7 +167,7 @@ async def claim_time(url: str, *, backlog: int) -> list[tuple[int, float]]:
         endpoint_ids = (await session.scalars(select(Endpoint.id))).all()
         event_id = (await session.scalars(select(EventRow.id))).one()
     have = 0
-    for target in (1_000, backlog):
+    for target in sizes:
         while have < target:
             now = utc_now()
             rows = [
@@ -185,7 +191,7 @@ async def claim_time(url: str, *, backlog: int) -> list[tuple[int, float]]:
                 await (await session.connection()).execute(insert(Delivery.__table__), rows)  # type: ignore[arg-type]
             have += len(rows)
         times = []
-        for _ in range(21):
+        for _ in range(_CLAIMS):
             began = time.perf_counter()
             with contextlib.suppress(_Undo):
                 async with db.work() as session:
@@ -194,9 +200,10 @@ async def claim_time(url: str, *, backlog: int) -> list[tuple[int, float]]:
                         await session.execute(taken)
                     times.append(1000 * (time.perf_counter() - began))
                     raise _Undo
-        found.append((target, sorted(times)[10]))
+        times.sort()
+        found.append((target, times[_CLAIMS // 2], times[int(_CLAIMS * 0.99)]))
     async with db.look() as session:
-        assert await session.scalar(select(func.count()).select_from(Delivery)) == backlog
+        assert await session.scalar(select(func.count()).select_from(Delivery)) == sizes[-1]
     await db.close()
     return found
 
@@ -246,6 +253,22 @@ class Fresh:
         return f"sqlite+aiosqlite:///{path}"
 
 
+async def _beside_procrastinate(fresh: Fresh, *, ours: float, deliveries: int) -> None:
+    assert fresh.server
+    # Its tables lie in the same kind of database as ours do, beside them.
+    url = make_url(await fresh.url()).set(drivername="postgresql")
+    conninfo = url.render_as_string(hide_password=False)
+    try:
+        theirs = await procrastinate_sender.sustained(conninfo, deliveries=deliveries, workers=2)
+    except procrastinate_sender.NotInstalled as error:
+        print(f"postgresql: {error}")
+        return
+    print(
+        f"postgresql: procrastinate + httpx {theirs:.0f}/s, 2 workers, {deliveries} in all; "
+        f"ours {ours / theirs:.1f}× that"
+    )
+
+
 async def measure(kind: str, fresh: Fresh, *, quick: bool, full: bool) -> None:
     """Print the figures of one database."""
     events = 500 if quick else 2_000
@@ -257,6 +280,8 @@ async def measure(kind: str, fresh: Fresh, *, quick: bool, full: bool) -> None:
     if kind == "postgresql" and not quick:
         one = await sustained(await fresh.url(), events=events, couriers_count=1)
         print(f"{kind}: {one:.0f} signed deliveries/s sustained, 1 courier")
+    if fresh.server:
+        await _beside_procrastinate(fresh, ours=rate, deliveries=events * 4)
     half, most = await latency(await fresh.url(), seconds=5 if quick else 20)
     print(f"{kind}: committed → received at {_RATE_PER_S}/s: p50 {half:.1f} ms, p99 {most:.1f} ms")
     rates: dict[int, list[float]] = {0: [], 1: []}
@@ -277,9 +302,57 @@ async def measure(kind: str, fresh: Fresh, *, quick: bool, full: bool) -> None:
         f"{kind}: to four endpoints {alone:.0f}/s; beside a fifth that never answers {beside:.0f}/s "
         f"({100 * (beside - alone) / alone:+.0f} %)"
     )
-    backlog = 1_000_000 if full else 100_000
-    for size, ms in await claim_time(await fresh.url(), backlog=backlog):
-        print(f"{kind}: claim of 64 with a backlog of {size:,}: {ms:.1f} ms")
+    sizes = (1_000, 100_000, 1_000_000) if full else (1_000, 20_000 if quick else 100_000)
+    for size, half, most in await claim_time(await fresh.url(), sizes=sizes):
+        print(
+            f"{kind}: claim of 64 with a backlog of {size:,}: p50 {half:.1f} ms, p99 {most:.1f} ms"
+        )
+
+
+async def flood() -> None:
+    """Print by how much memory grows while a receiver answers with 1 GB, and while one drips."""
+    size, sent = 1_000_000_000, 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        with contextlib.suppress(ConnectionError):
+            drips = (await reader.readuntil(b"\r\n\r\n")).startswith(b"POST /drip")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+            while True:
+                chunk = b"." if drips else b"spam" * 16_384
+                writer.write(chunk)
+                await writer.drain()
+                sent += len(chunk)
+                if drips:
+                    await asyncio.sleep(0.01)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    options = CourierOptions(here(), total=timedelta(seconds=2))
+    limits = {"connect": options.connect, "max_connections": options.max_per_endpoint}
+    async with server, Client(**limits, allowed=checks.allowed(options.endpoints.allow)) as client:  # type: ignore[arg-type]
+        before = _resident_kb()
+        for path in ["flood"] * 200 + ["drip"] * 4:
+            reply = await client.exchange(
+                "POST",
+                f"http://127.0.0.1:{port}/{path}",
+                headers={},
+                content=b"{}",
+                total=options.total,
+                max_body_bytes=options.max_body_bytes,
+            )
+            assert len(reply.body) <= options.max_body_bytes
+        grown = _resident_kb() - before
+    print(
+        f"200 answers of 1 GB and 4 that drip: {sent / 200e6:.1f} MB of each went out before the "
+        f"connection was closed; memory grew by {grown / 1024:.1f} MB, the sender's included"
+    )
+
+
+def _resident_kb() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmRSS:")[1].split()[0])
 
 
 async def main(arguments: Sequence[str]) -> None:
@@ -295,6 +368,7 @@ async def main(arguments: Sequence[str]) -> None:
         return
     here()
     print(f"{os.cpu_count()} cores, load before: {os.getloadavg()[0]:.1f}")
+    await flood()
     with databases() as kinds:
         for kind, fresh in kinds.items():
             await measure(kind, fresh, quick=given.quick, full=given.full)

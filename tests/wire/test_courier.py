@@ -5,7 +5,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import delete
@@ -24,6 +24,9 @@ from trunkline.webhooks import queries, service, signing
 from trunkline.webhooks.models import Delivery
 from trunkline.webhooks.options import CourierOptions, EndpointOptions
 from trunkline.webhooks.queries import DeliveryLog
+
+if TYPE_CHECKING:
+    from tests.conftest import PostgresServer
 
 HOUR = timedelta(hours=1)
 # Only a wake-up or a due time ends a wait: nothing is delivered by looking often enough.
@@ -317,6 +320,36 @@ async def test_one_that_cannot_be_settled_spoils_no_other(sqlite_db: Database) -
     assert (entry.delivery.id, entry.delivery.state) == (kept.id, "delivered")
     unsettled = [line["delivery_id"] for line in logs if line["event"] == "delivery_unsettled"]
     assert unsettled == [lost.id]
+
+
+async def test_what_arrived_while_the_database_was_away_is_not_sent_again(
+    postgres_server: "PostgresServer",
+) -> None:
+    """Every connection breaks in mid-delivery: the answer is kept and settled with the next connection."""
+    name = postgres_server.clone()
+    db = open_database(DatabaseOptions(postgres_server.url(name)))
+    options = CourierOptions(HERE, idle=timedelta(milliseconds=20), lease=HOUR)
+    jitter = Jitter(0.0)
+    try:
+        with capture_logs() as logs:
+            async with receiving(db) as receiver, running(db, options, jitter=jitter):
+                receiver.hold()
+                await tell(db)
+                await receiver.until(lambda received: len(received) == 1)
+                postgres_server.execute(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"  # noqa: S608 - a name that we made
+                    f" WHERE datname = '{name}'"
+                )
+                receiver.release()
+                await jitter.asked.wait()
+        [entry] = await log(db)
+    finally:
+        await db.close()
+        postgres_server.drop(name)
+    assert entry.delivery.state == "delivered"
+    assert len(entry.attempts) == len(receiver.received) == 1
+    assert "courier_round_failed" not in {line["event"] for line in logs}
+    assert "courier_database_away" in {line["event"] for line in logs}
 
 
 async def test_nothing_of_the_environment_or_of_a_receiver_steers_a_request(

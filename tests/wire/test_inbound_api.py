@@ -528,3 +528,63 @@ async def test_reading_is_not_writing(
     assert_problem(await push(api, what, {"external_id": "1"}), 403, "forbidden", "contacts:write")
     api.headers["Authorization"] = f"Bearer {writes}"
     assert_problem(await api.get(f"/v1/{what}/x_1"), 403, "forbidden", "contacts:read")
+
+
+async def test_lists_are_paged_without_gap_or_repeat(api: httpx.AsyncClient) -> None:
+    """Contacts, deals and activities come in the order they were made, page after page."""
+    for kind, push in (("contacts", DANA), ("deals", FIBER), ("activities", NOTE)):
+        made = []
+        for number in range(5):
+            body = {**push, "external_id": f"n{number}", "phones": [f"+120255501{number:02}"]}
+            if kind != "contacts":
+                del body["phones"]
+                body["contact"] = {"external_id": "n0"}
+            if kind == "activities":
+                body["deal"] = {"external_id": "n0"}
+            answer = await api.post(f"/v1/{kind}:upsert", json=body)
+            assert answer.status_code == 201, answer.text
+            made.append(next(v["id"] for v in answer.json().values() if isinstance(v, dict)))
+        seen, cursor, pages = [], None, 0
+        while pages == 0 or cursor:
+            query = {"limit": 2, **({"cursor": cursor} if cursor else {})}
+            page = (await api.get(f"/v1/{kind}", params=query)).json()
+            seen += [row["id"] for row in page["data"]]
+            cursor, pages = page["next_cursor"], pages + 1
+        assert seen == made
+        assert pages == 3
+
+
+async def test_a_list_finds_one_by_what_another_system_calls_it(api: httpx.AsyncClient) -> None:
+    """By source and external id: the one, or none; half of the pair is refused with what is missing."""
+    for kind, push in (("contacts", DANA), ("deals", FIBER), ("activities", NOTE)):
+        assert (await api.post(f"/v1/{kind}:upsert", json=push)).status_code == 201
+        pair = {"source": "hubspot", "external_id": str(push["external_id"])}
+        [found] = (await api.get(f"/v1/{kind}", params=pair)).json()["data"]
+        assert found["external_ids"] == {"hubspot": push["external_id"]}
+        other = {**pair, "source": "salesforce"}
+        assert (await api.get(f"/v1/{kind}", params=other)).json()["data"] == []
+        half = await api.get(f"/v1/{kind}", params={"external_id": "48213"})
+        assert half.status_code == 422
+        assert "go together" in half.json()["detail"]
+
+
+async def test_lists_are_narrowed(api: httpx.AsyncClient) -> None:
+    """By number, by contact, by outcome, by deal; what matches nothing is an empty page."""
+    dana = (await api.post("/v1/contacts:upsert", json=DANA)).json()["contact"]["id"]
+    deal = (await api.post("/v1/deals:upsert", json=FIBER)).json()["deal"]["id"]
+    note = (await api.post("/v1/activities:upsert", json=NOTE)).json()["activity"]["id"]
+    for path, found in (
+        ("contacts?number=%2B12025550134", [dana]),
+        ("contacts?number=%2B12025550199", []),
+        (f"deals?contact_id={dana}", [deal]),
+        ("deals?contact_id=con_none", []),
+        ("deals?outcome=open", [deal]),
+        ("deals?outcome=won", []),
+        (f"activities?contact_id={dana}", [note]),
+        (f"activities?deal_id={deal}", [note]),
+        ("activities?call_id=call_none", []),
+    ):
+        page = (await api.get(f"/v1/{path}")).json()
+        assert [row["id"] for row in page["data"]] == found, path
+    assert (await api.get("/v1/contacts?number=what")).status_code == 422
+    assert (await api.get("/v1/contacts?cursor=what")).status_code == 422

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 from collections.abc import AsyncIterator
-from datetime import datetime
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +40,19 @@ ATTRIBUTES = {
 }
 
 
-@pytest.fixture
-async def web(db: Database, tmp_path: Path, now: datetime) -> AsyncIterator[httpx.AsyncClient]:
-    """A LiveKit on another machine."""
-    blobs = open_blobs(BlobOptions(str(tmp_path)))
+@asynccontextmanager
+async def started(db: Database, folder: Path, now: datetime) -> AsyncIterator[httpx.AsyncClient]:
+    """A LiveKit on another machine, and a server that was just started and remembers nothing."""
+    blobs = open_blobs(BlobOptions(str(folder)))
     app = create_app(db, blobs, WebOptions(livekit=OPTIONS), clock=lambda: now)
     far = httpx.ASGITransport(app=app, client=("203.0.113.9", 4711), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=far, base_url="https://trunkline.example") as client:
+        yield client
+
+
+@pytest.fixture
+async def web(db: Database, tmp_path: Path, now: datetime) -> AsyncIterator[httpx.AsyncClient]:
+    async with started(db, tmp_path, now) as client:
         yield client
 
 
@@ -135,6 +143,31 @@ async def test_any_order_twice_or_not_at_all(
         told = select(EventRow.type, func.count()).where(EventRow.subject == call.id)
         counts = {row[0]: row[1] for row in await session.execute(told.group_by(EventRow.type))}
     assert counts["call.started"] == counts["call.ended"] == 1
+
+
+async def test_repeats_after_a_restart_change_nothing(
+    db: Database, tmp_path: Path, now: datetime
+) -> None:
+    """A server that has forgotten every id is told everything twice, in every order: nothing is new."""
+
+    async def stored() -> list[Any]:
+        async with db.look() as session:
+            rows = await session.execute(
+                select(EventRow.id, EventRow.type, EventRow.seq).order_by(EventRow.id)
+            )
+            call = await queries.call_in_room(session, ROOM)
+            assert call is not None
+            return [call.id, call.state, call.end_reason, call.ended_at, *rows.all()]
+
+    async with started(db, tmp_path, now) as client:
+        for event in (JOINED, LEFT, FINISHED):
+            assert (await send(client, event)).json() == {"taken": True}
+    before = await stored()
+    for order in permutations((JOINED, LEFT, FINISHED)):
+        async with started(db, tmp_path, now + timedelta(minutes=5)) as client:
+            for event in (*order, *order):
+                assert (await send(client, event)).status_code == 200
+        assert await stored() == before
 
 
 async def test_a_call_that_a_worker_has(

@@ -401,6 +401,20 @@ async def test_a_hook_is_subscribed_and_unsubscribed(
     assert_problem(await api.delete(f"/v1/hooks/{hook['id']}"), 404, "not_found", hook["id"])
 
 
+async def test_hooks_are_listed_without_secrets(api: httpx.AsyncClient) -> None:
+    """What was subscribed is there until it is unsubscribed; endpoints and secrets are not among it."""
+    await made(api)
+    hook = (await api.post("/v1/hooks", json={**HOOK, "ignored_sources": ["zapier"]})).json()
+    answer = await api.get("/v1/hooks")
+    [listed] = answer.json()["data"]
+    assert listed["id"] == hook["id"]
+    assert (listed["target_url"], listed["event"]) == (HOOK["target_url"], HOOK["event"])
+    assert (listed["ignored_sources"], listed["enabled"]) == (["zapier"], True)
+    assert "whsec_" not in answer.text
+    await api.delete(f"/v1/hooks/{hook['id']}")
+    assert (await api.get("/v1/hooks")).json() == {"data": []}
+
+
 async def test_a_receiver_that_is_gone_ends_its_hook(
     api: httpx.AsyncClient, db: Database, now: datetime
 ) -> None:

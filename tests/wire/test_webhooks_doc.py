@@ -150,7 +150,9 @@ async def _note(
     path = answer.request.url.path
     if path == "/v1/endpoints":
         known["ENDPOINT"] = told["id"]
-    elif path == "/v1/hooks":
+    elif path == "/v1/contacts:upsert":
+        known["CONTACT"] = told["contact"]["id"]
+    elif path == "/v1/hooks" and answer.request.method == "POST":
         known["HOOK"] = told["id"]
     elif path == "/v1/deliveries":
         known["DELIVERY"] = told["data"][0]["id"]

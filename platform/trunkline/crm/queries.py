@@ -1,8 +1,8 @@
 """All reads of the CRM."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import ScalarSelect, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
@@ -35,10 +35,23 @@ async def contact_by_number(session: AsyncSession, e164: str) -> Contact | None:
 
 
 async def contacts(
-    session: AsyncSession, *, after: str | None = None, limit: int = 50
+    session: AsyncSession,
+    *,
+    named: tuple[str, str] | None = None,
+    e164: str | None = None,
+    after: str | None = None,
+    limit: int = 50,
 ) -> Sequence[Contact]:
-    """A page in the order they were made; *after* is the last id of the page before."""
+    """A page in the order they were made; *after* is the last id of the page before.
+
+    *named* (source, external id) and *e164*, one of its numbers, each leave one contact or none.
+    """
     statement = select(Contact).order_by(Contact.id).limit(limit)
+    if named is not None:
+        statement = statement.where(Contact.id == _id_named("contact", named))
+    if e164 is not None:
+        owner = select(ContactPhone.contact_id).where(ContactPhone.e164 == e164)
+        statement = statement.where(Contact.id == owner.scalar_subquery())
     if after is not None:
         statement = statement.where(Contact.id > after)
     return (await session.scalars(statement)).all()
@@ -74,10 +87,25 @@ async def deal(session: AsyncSession, deal_id: str) -> Deal:
 
 
 async def deals(
-    session: AsyncSession, *, after: str | None = None, limit: int = 50
+    session: AsyncSession,
+    *,
+    named: tuple[str, str] | None = None,
+    contact_id: str | None = None,
+    outcome: str | None = None,
+    after: str | None = None,
+    limit: int = 50,
 ) -> Sequence[Deal]:
-    """A page in the order they were made; *after* is the last id of the page before."""
+    """A page in the order they were made; *after* is the last id of the page before.
+
+    *named* is (source, external id), *outcome* open, won or lost.
+    """
     statement = select(Deal).order_by(Deal.id).limit(limit)
+    if named is not None:
+        statement = statement.where(Deal.id == _id_named("deal", named))
+    if contact_id is not None:
+        statement = statement.where(Deal.contact_id == contact_id)
+    if outcome is not None:
+        statement = statement.where(Deal.outcome == outcome)
     if after is not None:
         statement = statement.where(Deal.id > after)
     return (await session.scalars(statement)).all()
@@ -101,6 +129,47 @@ async def activity(session: AsyncSession, activity_id: str) -> Activity:
     return found
 
 
+async def activities(
+    session: AsyncSession,
+    *,
+    named: tuple[str, str] | None = None,
+    contact_id: str | None = None,
+    deal_id: str | None = None,
+    call_id: str | None = None,
+    after: str | None = None,
+    limit: int = 50,
+) -> Sequence[Activity]:
+    """A page in the order they were made; *after* is the last id of the page before.
+
+    *named* is (source, external id).
+    """
+    statement = select(Activity).order_by(Activity.id).limit(limit)
+    if named is not None:
+        statement = statement.where(Activity.id == _id_named("activity", named))
+    if contact_id is not None:
+        statement = statement.where(Activity.contact_id == contact_id)
+    if deal_id is not None:
+        statement = statement.where(Activity.deal_id == deal_id)
+    if call_id is not None:
+        statement = statement.where(Activity.call_id == call_id)
+    if after is not None:
+        statement = statement.where(Activity.id > after)
+    return (await session.scalars(statement)).all()
+
+
+def _id_named(entity: str, named: tuple[str, str]) -> ScalarSelect[str]:
+    source, external_id = named
+    return (
+        select(ExternalId.entity_id)
+        .where(
+            ExternalId.entity == entity,
+            ExternalId.source == source,
+            ExternalId.external_id == external_id,
+        )
+        .scalar_subquery()
+    )
+
+
 async def by_external_id(
     session: AsyncSession, entity: str, source: str, external_id: str
 ) -> str | None:
@@ -114,14 +183,19 @@ async def by_external_id(
     )
 
 
-async def external_ids(session: AsyncSession, entity: str, entity_id: str) -> dict[str, str]:
-    """What other systems call it: source → external id."""
+async def external_ids(
+    session: AsyncSession, entity: str, entity_ids: Collection[str]
+) -> dict[str, dict[str, str]]:
+    """What other systems call each of *entity_ids*: id → source → external id."""
+    found: dict[str, dict[str, str]] = {id_: {} for id_ in entity_ids}
     rows = await session.execute(
-        select(ExternalId.source, ExternalId.external_id)
-        .where(ExternalId.entity == entity, ExternalId.entity_id == entity_id)
+        select(ExternalId.entity_id, ExternalId.source, ExternalId.external_id)
+        .where(ExternalId.entity == entity, ExternalId.entity_id.in_(entity_ids))
         .order_by(ExternalId.source)
     )
-    return {row.source: row.external_id for row in rows}
+    for row in rows:
+        found[row.entity_id][row.source] = row.external_id
+    return found
 
 
 async def last_activities(

@@ -1,9 +1,10 @@
 """/v1: activities, as other systems push and read them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from trunkline.access.models import ApiKey
 from trunkline.crm import models, queries, upsert
 from trunkline.crm.upsert import Named
+from trunkline.web import paging
 from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
@@ -19,13 +21,19 @@ from trunkline.web.routes.pushed import (
     ACTIVITY_ID,
     CONTACT_ID,
     DEAL_ID,
+    After,
     ContactRef,
     DealRef,
+    Limit,
     Moment,
+    OfExternalId,
+    OfSource,
     OurId,
     Pushed,
     Text,
+    both,
     given,
+    next_cursor,
 )
 
 router = APIRouter(prefix="/v1", tags=["activities"])
@@ -88,7 +96,26 @@ class ActivityPushed(BaseModel):
     activity: ActivityOut
 
 
+class ActivityPage(BaseModel):
+    """A page of activities."""
+
+    data: list[ActivityOut]
+    next_cursor: str | None = Field(
+        description="Send as `cursor` for the next page; null on the last one.", examples=[None]
+    )
+
+
 async def _out(session: AsyncSession, activity: models.Activity) -> ActivityOut:
+    [shown] = await _outs(session, [activity])
+    return shown
+
+
+async def _outs(session: AsyncSession, rows: Sequence[models.Activity]) -> list[ActivityOut]:
+    names = await queries.external_ids(session, "activity", [row.id for row in rows])
+    return [_shown(row, names[row.id]) for row in rows]
+
+
+def _shown(activity: models.Activity, external_ids: dict[str, str]) -> ActivityOut:
     return ActivityOut(
         id=activity.id,
         kind=activity.kind,
@@ -98,7 +125,7 @@ async def _out(session: AsyncSession, activity: models.Activity) -> ActivityOut:
         call_id=activity.call_id,
         due_at=activity.due_at,
         done_at=activity.done_at,
-        external_ids=await queries.external_ids(session, "activity", activity.id),
+        external_ids=external_ids,
         created_at=activity.created_at,
     )
 
@@ -141,6 +168,41 @@ async def upsert_activity(
         return 201 if created else 200, shown
 
     return await once.run(work)
+
+
+@router.get(
+    "/activities", operation_id="list_activities", summary="List activities",
+    responses=documented(401, 403, 422),
+)  # fmt: skip
+async def list_activities(
+    parts: Parts,
+    source: OfSource = None,
+    external_id: OfExternalId = None,
+    contact_id: Annotated[
+        str | None, Query(description="Those with a contact.", max_length=40)
+    ] = None,
+    deal_id: Annotated[str | None, Query(description="Those about a deal.", max_length=40)] = None,
+    call_id: Annotated[
+        str | None, Query(description="Those logged in a call.", max_length=40)
+    ] = None,
+    cursor: After = None,
+    limit: Limit = 50,
+    key: ApiKey = needs("contacts:read"),
+) -> ActivityPage:
+    """In the order they were made."""
+    named = both(source, external_id)
+    after = paging.read_id("act", cursor)
+    async with parts.db.look() as session:
+        rows = await queries.activities(
+            session,
+            named=named,
+            contact_id=contact_id,
+            deal_id=deal_id,
+            call_id=call_id,
+            after=after,
+            limit=limit,
+        )
+        return ActivityPage(data=await _outs(session, rows), next_cursor=next_cursor(rows, limit))
 
 
 @router.get(

@@ -1,9 +1,10 @@
 """/v1: contacts, as other systems push and read them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
@@ -11,11 +12,25 @@ from starlette.responses import Response
 from trunkline.access.models import ApiKey
 from trunkline.crm import models, queries, upsert
 from trunkline.crm.upsert import Named
+from trunkline.web import paging
 from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
-from trunkline.web.routes.pushed import CONTACT_ID, OurId, Pushed, Text, given, numbers
+from trunkline.web.routes.pushed import (
+    CONTACT_ID,
+    After,
+    Limit,
+    OfExternalId,
+    OfSource,
+    OurId,
+    Pushed,
+    Text,
+    both,
+    given,
+    next_cursor,
+    numbers,
+)
 
 router = APIRouter(prefix="/v1", tags=["contacts"])
 
@@ -91,7 +106,26 @@ class ContactPushed(BaseModel):
     contact: ContactOut
 
 
+class ContactPage(BaseModel):
+    """A page of contacts."""
+
+    data: list[ContactOut]
+    next_cursor: str | None = Field(
+        description="Send as `cursor` for the next page; null on the last one.", examples=[None]
+    )
+
+
 async def _out(session: AsyncSession, contact: models.Contact) -> ContactOut:
+    [shown] = await _outs(session, [contact])
+    return shown
+
+
+async def _outs(session: AsyncSession, rows: Sequence[models.Contact]) -> list[ContactOut]:
+    names = await queries.external_ids(session, "contact", [row.id for row in rows])
+    return [_shown(row, names[row.id]) for row in rows]
+
+
+def _shown(contact: models.Contact, external_ids: dict[str, str]) -> ContactOut:
     return ContactOut(
         id=contact.id,
         name=contact.name,
@@ -100,7 +134,7 @@ async def _out(session: AsyncSession, contact: models.Contact) -> ContactOut:
         email=contact.email,
         tags=contact.tags,
         do_not_call=contact.do_not_call,
-        external_ids=await queries.external_ids(session, "contact", contact.id),
+        external_ids=external_ids,
         source=contact.source,
         created_at=contact.created_at,
         updated_at=contact.updated_at,
@@ -134,6 +168,35 @@ async def upsert_contact(
         return 201 if created else 200, shown
 
     return await once.run(work)
+
+
+@router.get(
+    "/contacts", operation_id="list_contacts", summary="List contacts",
+    responses=documented(401, 403, 422),
+)  # fmt: skip
+async def list_contacts(
+    parts: Parts,
+    source: OfSource = None,
+    external_id: OfExternalId = None,
+    number: Annotated[
+        str | None,
+        Query(
+            description="The one with this number, in E.164.",
+            max_length=100,
+            examples=["+12025550134"],
+        ),
+    ] = None,
+    cursor: After = None,
+    limit: Limit = 50,
+    key: ApiKey = needs("contacts:read"),
+) -> ContactPage:
+    """In the order they were made. By `source` and `external_id`, or by `number`: the one, or none."""
+    named = both(source, external_id)
+    e164 = numbers([number], region=None)[0].e164 if number is not None else None
+    after = paging.read_id("con", cursor)
+    async with parts.db.look() as session:
+        rows = await queries.contacts(session, named=named, e164=e164, after=after, limit=limit)
+        return ContactPage(data=await _outs(session, rows), next_cursor=next_cursor(rows, limit))
 
 
 @router.get(

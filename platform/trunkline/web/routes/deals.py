@@ -1,9 +1,10 @@
 """/v1: deals, as other systems push and read them."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from trunkline.access.models import ApiKey
 from trunkline.crm import models, queries, upsert
 from trunkline.crm.upsert import Named
+from trunkline.web import paging
 from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
@@ -18,11 +20,17 @@ from trunkline.web.once import DoOnce
 from trunkline.web.routes.pushed import (
     CONTACT_ID,
     DEAL_ID,
+    After,
     ContactRef,
+    Limit,
+    OfExternalId,
+    OfSource,
     OurId,
     Pushed,
     Text,
+    both,
     given,
+    next_cursor,
 )
 
 router = APIRouter(prefix="/v1", tags=["deals"])
@@ -96,7 +104,26 @@ class DealPushed(BaseModel):
     deal: DealOut
 
 
+class DealPage(BaseModel):
+    """A page of deals."""
+
+    data: list[DealOut]
+    next_cursor: str | None = Field(
+        description="Send as `cursor` for the next page; null on the last one.", examples=[None]
+    )
+
+
 async def _out(session: AsyncSession, deal: models.Deal) -> DealOut:
+    [shown] = await _outs(session, [deal])
+    return shown
+
+
+async def _outs(session: AsyncSession, rows: Sequence[models.Deal]) -> list[DealOut]:
+    names = await queries.external_ids(session, "deal", [row.id for row in rows])
+    return [_shown(row, names[row.id]) for row in rows]
+
+
+def _shown(deal: models.Deal, external_ids: dict[str, str]) -> DealOut:
     return DealOut(
         id=deal.id,
         title=deal.title,
@@ -106,7 +133,7 @@ async def _out(session: AsyncSession, deal: models.Deal) -> DealOut:
         outcome=deal.outcome,
         amount_minor=deal.amount_minor,
         currency=deal.currency,
-        external_ids=await queries.external_ids(session, "deal", deal.id),
+        external_ids=external_ids,
         created_at=deal.created_at,
         updated_at=deal.updated_at,
     )
@@ -148,6 +175,32 @@ async def upsert_deal(
         return 201 if created else 200, shown
 
     return await once.run(work)
+
+
+@router.get(
+    "/deals", operation_id="list_deals", summary="List deals",
+    responses=documented(401, 403, 422),
+)  # fmt: skip
+async def list_deals(
+    parts: Parts,
+    source: OfSource = None,
+    external_id: OfExternalId = None,
+    contact_id: Annotated[
+        str | None, Query(description="Those of a contact.", max_length=40)
+    ] = None,
+    outcome: Annotated[Literal["open", "won", "lost"] | None, Query()] = None,
+    cursor: After = None,
+    limit: Limit = 50,
+    key: ApiKey = needs("contacts:read"),
+) -> DealPage:
+    """In the order they were made."""
+    named = both(source, external_id)
+    after = paging.read_id("deal", cursor)
+    async with parts.db.look() as session:
+        rows = await queries.deals(
+            session, named=named, contact_id=contact_id, outcome=outcome, after=after, limit=limit
+        )
+        return DealPage(data=await _outs(session, rows), next_cursor=next_cursor(rows, limit))
 
 
 @router.get(

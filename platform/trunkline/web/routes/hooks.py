@@ -1,5 +1,6 @@
 """/v1/hooks: REST hooks, as Zapier, n8n and Make subscribe (https://resthooks.org)."""
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path
@@ -41,6 +42,24 @@ class Hook(BaseModel):
     )
 
 
+class HookOut(BaseModel):
+    """A subscription as it is."""
+
+    id: str = Field(examples=[ENDPOINT_ID])
+    target_url: str = Field(examples=["https://hooks.zapier.com/hooks/standard/1/abc"])
+    event: str = Field(examples=["call.ended"])
+    ignored_sources: list[str] = Field(examples=[["zapier"]])
+    enabled: bool
+    disabled_reason: str | None = Field(examples=[None])
+    created_at: datetime = Field(examples=["2026-01-15T09:30:00Z"])
+
+
+class HookList(BaseModel):
+    """All subscriptions."""
+
+    data: list[HookOut]
+
+
 @router.post(
     "/hooks", operation_id="create_hook", summary="Subscribe", status_code=201,
     response_model=Hook, responses=documented(401, 403, 422),
@@ -66,6 +85,31 @@ async def create_hook(
         return 201, Hook(id=endpoint.id, secret=secret)
 
     return await once.run(work, secret=True)
+
+
+@router.get(
+    "/hooks", operation_id="list_hooks", summary="List subscriptions",
+    responses=documented(401, 403),
+)  # fmt: skip
+async def list_hooks(parts: Parts, key: ApiKey = needs("webhooks:read")) -> HookList:
+    """All that are there, oldest first. A secret is shown only when it is made."""
+    async with parts.db.look() as session:
+        found = await queries.endpoints(session)
+    return HookList(
+        data=[
+            HookOut(
+                id=each.id,
+                target_url=each.url,
+                event=each.events[0],
+                ignored_sources=each.ignored_sources,
+                enabled=each.enabled,
+                disabled_reason=each.disabled_reason,
+                created_at=each.created_at,
+            )
+            for each in found
+            if each.hook
+        ]
+    )
 
 
 @router.delete(
