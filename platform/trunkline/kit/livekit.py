@@ -40,6 +40,10 @@ _ID: dict[Kind, str] = {
     "rule": "sip_dispatch_rule_id",
 }
 _SERVERS_OWN = frozenset({"sip_trunk_id", "sip_dispatch_rule_id", "created_at", "updated_at"})
+_DIAL, _REFER = "place the call", "transfer the call"
+_RANG_OUT = ("sip request timed out", "request timed out", "context deadline exceeded")
+"""What is said, without a SIP status, when nobody answers: by livekit-sip (code canceled) of a call that
+rings out, by livekit-server (deadline_exceeded, ``wrapSIPContextError``) when *ringing* is over first."""
 _SETS = frozenset(
     {"numbers", "allowed_addresses", "allowed_numbers", "inbound_numbers", "trunk_ids"}
 )
@@ -246,7 +250,7 @@ class LiveKit:
             request.display_name = display_name
         request.ringing_timeout.FromTimedelta(ringing)
         request.max_call_duration.FromTimedelta(max_duration)
-        async with self._asking("place the call"):
+        async with self._asking(_DIAL):
             # Longer than the ringing, of which livekit-sip tells by itself when it is over.
             timeout = ringing + self._options.timeout if wait else self._options.timeout
             placed = await self._client.sip.create_sip_participant(
@@ -275,15 +279,17 @@ class LiveKit:
             headers=dict(headers or {}),
         )
         request.ringing_timeout.FromTimedelta(ringing)
-        async with self._asking("transfer the call"):
+        async with self._asking(_REFER):
             timeout = ringing + self._options.timeout
             done = await self._client.sip.transfer_sip_participant(
                 request, timeout=timeout.total_seconds()
             )
         # A failure may come as an answer too (livekit-api 1.2, TransferSIPParticipantResponse).
-        if done.status == SIPTransferStatus.STS_TRANSFER_FAILED:
+        # livekit-server 1.13.5 answers a success with an empty one (service/sip.go), which reads as ongoing.
+        ongoing = done.transfer_id and done.status == SIPTransferStatus.STS_TRANSFER_ONGOING
+        if ongoing or done.status == SIPTransferStatus.STS_TRANSFER_FAILED:
             status = int(done.sip_status.code) or None
-            raise _sip_failed("transfer the call", status, done.sip_status.status)
+            raise _sip_failed(_REFER, status, done.sip_status.status)
 
     async def remove_participant(self, room: str, identity: str) -> None:
         """Take somebody out of the room; one who is gone already is no error."""
@@ -339,8 +345,7 @@ class LiveKit:
                 timed_out = error.sip_transfer_reason == "STR_RINGING_TIMEOUT"
                 status = error.sip_status_code or (408 if timed_out else None)
                 raise _sip_failed(what, status, reason) from error
-            if error.message.startswith("sip request timed out"):
-                # Of a call that rings out: status 408 and code canceled, without a SIP status.
+            if what in (_DIAL, _REFER) and error.message.startswith(_RANG_OUT):
                 raise _sip_failed(what, 408, "Request Timeout") from error
             if not (gone_is_fine and error.code == api.ServerErrorCode.NOT_FOUND):
                 raise LiveKitFailed(_refused(error, what, self._options)) from error
@@ -426,6 +431,11 @@ def _refused(error: api.ServerError, what: str, options: LiveKitOptions) -> str:
         return (
             f"LiveKit at {options.url} runs without Redis and so keeps no trunks; "
             "set redis.address in its livekit.yaml"
+        )
+    if what in (_DIAL, _REFER) and "no response from servers" in said:
+        return (
+            f"LiveKit at {options.url} has nobody who makes telephone calls; is livekit-sip running, with "
+            "the same Redis?"
         )
     if error.status == 404 and error.code in ("unknown", "bad_route"):
         return f"what answers at {options.url} is not LiveKit's server API; is LIVEKIT_URL right?"
