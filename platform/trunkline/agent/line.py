@@ -32,6 +32,10 @@ class Line(Protocol):
         *heard* gets the agent's words in step with their sound.
         """
 
+    @property
+    def voice(self) -> io.AudioOutput:
+        """The bare way to the caller's ear, for recorded sentences; not while a session uses it."""
+
     async def answer(self) -> bool:
         """Pick up: until now the caller hears ringing. A line to somebody we call dials them instead.
 

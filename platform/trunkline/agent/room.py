@@ -165,6 +165,10 @@ class RoomLine:
     def arrival(self) -> Arrival:
         return self._arrival
 
+    @property
+    def voice(self) -> io.AudioOutput:
+        return self._playout
+
     async def attach(self, session: AgentSession[Any], heard: io.TextOutput) -> None:
         chain = Heard(self._playout, heard)
         session.input.audio = self._intake

@@ -209,6 +209,19 @@ class Scribe:
 
         self._queue.put_nowait(write)
 
+    def agent_said(
+        self, text: str, started_ms: int, ended_ms: int, *, interrupted: bool = False
+    ) -> None:
+        """Store words of ours that no session said: a recorded sentence."""
+        turn = OpenTurn("agent", started_ms, text, closed=True)
+        self._save(turn, ended_ms=max(ended_ms, started_ms), interrupted=interrupted)
+
+    def caller_pressed(self, keys: str, at_ms: int) -> None:
+        """Store keys that no session takes for a turn, as the turn they are."""
+        self.keys_pressed(keys, at_ms)
+        turn = OpenTurn("user", at_ms, f"[keys {keys}]", closed=True)
+        self._save(turn, ended_ms=at_ms)
+
     def keys_pressed(self, digits: str, offset_ms: int) -> None:
         """Store that the caller pressed *digits*; the turn the model sees comes by itself."""
 

@@ -316,8 +316,17 @@ async def fence(session: AsyncSession, lease: Lease) -> Call:
 
 async def answer(session: AsyncSession, lease: Lease, *, now: datetime) -> Call:
     """The line is picked up. A second answer, or one that crosses the hang-up, changes nothing."""
+    return await _pick_up(session, lease, Signal.ANSWER, now=now)
+
+
+async def rescue(session: AsyncSession, lease: Lease, *, now: datetime) -> Call:
+    """The keypad menu has the caller: it picked up, or takes over a call whose agent cannot go on."""
+    return await _pick_up(session, lease, Signal.RESCUE, now=now)
+
+
+async def _pick_up(session: AsyncSession, lease: Lease, signal: Signal, *, now: datetime) -> Call:
     call = await fence(session, lease)
-    state = after(State(call.state), Signal.ANSWER)
+    state = after(State(call.state), signal)
     call.state = state.value
     if state is not State.ENDED and call.answered_at is None:
         call.answered_at = now

@@ -57,6 +57,10 @@ class LoopbackLine:
         """Start the line's clock; the caller hears ringing until the answer."""
         self._clock = asyncio.create_task(self._run(), name="loopback line")
 
+    @property
+    def voice(self) -> io.AudioOutput:
+        return self._output
+
     async def attach(self, session: AgentSession[Any], heard: io.TextOutput) -> None:
         chain = Heard(self._output, heard)
         session.input.audio = self._input

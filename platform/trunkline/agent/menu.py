@@ -1,0 +1,360 @@
+"""The keypad menu that needs no model: a person, leave a message, be called back.
+
+It is what a caller meets when all lines are busy, when no agent came, or when a provider failed in
+mid-call. It knows a line, clips and keys; what is said and pressed is stored as it happens.
+"""
+
+import asyncio
+import contextlib
+import math
+from array import array
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import numpy as np
+import structlog
+from livekit import rtc
+from livekit.agents import io
+
+from trunkline.agent import clips
+from trunkline.agent.clips import Clip
+from trunkline.agent.keys import Entry, Keypad
+from trunkline.agent.line import LINE_RATE_HZ, Line
+from trunkline.agent.scribe import Scribe
+from trunkline.calls.lifecycle import EndReason
+from trunkline.calls.service import Lease
+from trunkline.crm import service as crm
+from trunkline.desk import callbacks
+from trunkline.kit import phone
+from trunkline.kit.blobs import Blobs
+from trunkline.kit.db import Database
+from trunkline.kit.phone import PhoneNumber
+from trunkline.profiles.body import ProfileBody
+
+log = structlog.get_logger()
+
+_FRAME = LINE_RATE_HZ // 50
+TRIES = 2
+"""How often the menu is read before it says goodbye by itself."""
+CHOICE = Entry(length=1, terminator=None, first=timedelta(seconds=5))
+NUMBER = Entry(first=timedelta(seconds=10), between=timedelta(seconds=5), longest=20)
+LONGEST_MESSAGE = timedelta(minutes=2)
+PAUSE_ENDS = timedelta(seconds=3)
+"""Silence after which a message is over."""
+NEVER_BEGUN = timedelta(seconds=6)
+"""Silence after the tone after which nobody leaves a message."""
+_VOICED_RMS = 10 ** (-42 / 20) * 32768
+"""Above it a frame is taken for speech: far above an idle line (µ-law's noise is near -70 dBFS), below a
+quiet talker (about -35 dBFS)."""
+_LEAST_VOICED = timedelta(milliseconds=400)
+"""Less sound than this is no message."""
+DUE_IN = timedelta(minutes=15)
+
+
+class Voice(Protocol):
+    """How a clip is said on the line."""
+
+    async def say(self, clip: Clip, stop: asyncio.Event) -> None:
+        """Say it, until *stop* is set."""
+
+
+class ClipVoice:
+    """Says clips on a bare line, and has the scribe write them down."""
+
+    def __init__(self, line: Line, scribe: Scribe) -> None:
+        self._line, self._scribe = line, scribe
+
+    async def say(self, clip: Clip, stop: asyncio.Event) -> None:
+        """Say it, until *stop* is set."""
+        out = self._line.voice
+        started_ms = self._line.position_ms()
+        whole = await _play(out, clip.pcm, stop)
+        if clip.words:
+            self._scribe.agent_said(
+                clip.words, started_ms, self._line.position_ms(), interrupted=not whole
+            )
+
+
+async def _play(out: io.AudioOutput, pcm: bytes, stop: asyncio.Event) -> bool:
+    """Play *pcm*; False when *stop* cut it off."""
+    for at in range(0, len(pcm), 2 * _FRAME):
+        piece = pcm[at : at + 2 * _FRAME].ljust(2 * _FRAME, b"\0")
+        await out.capture_frame(rtc.AudioFrame(piece, LINE_RATE_HZ, 1, _FRAME))
+    out.flush()
+    played = asyncio.ensure_future(out.wait_for_playout())
+    stopped = asyncio.ensure_future(stop.wait())
+    limit = len(pcm) / 2 / LINE_RATE_HZ + 5
+    await asyncio.wait([played, stopped], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if played.done():
+        return not played.result().interrupted
+    out.clear_buffer()
+    await asyncio.wait([played], timeout=1)
+    return False
+
+
+Record = Callable[[], Awaitable[None]]
+"""Sees to it that the call is being recorded from now on."""
+Person = Callable[[], Awaitable[bool]]
+"""Connects the caller to somebody; True once they are connected, False when nobody could be reached."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whom the menu serves, and what they are promised for."""
+
+    number: PhoneNumber | None
+    contact_id: str | None
+    region: str | None
+    """Where a number that they key in is read."""
+    about: str
+    """Why the menu answered, for whoever calls back: ``all lines were busy``."""
+
+
+class Menu:
+    """One caller in the menu. ``run`` it once; ``hear`` gets the caller's side all the while."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        blobs: Blobs,
+        clock: Callable[[], datetime],
+        lease: Lease,
+        line: Line,
+        scribe: Scribe,
+        body: ProfileBody | None,
+        caller: Caller,
+        voice: Voice,
+        record: Record,
+        person: Person | None = None,
+        otherwise: EndReason,
+        message_only: bool = False,
+    ) -> None:
+        """*otherwise* is why the call ends when the caller chooses nothing."""
+        self._message_only = message_only
+        self._db, self._blobs, self._clock, self._lease = db, blobs, clock, lease
+        self._line, self._scribe, self._body, self._caller = line, scribe, body, caller
+        self._voice, self._record, self._person = voice, record, person
+        self._otherwise = otherwise
+        self.keypad = Keypad()
+        self._ear = _Ear()
+        self.kept: EndReason | None = None
+        """What the caller has already been promised, if they hang up now."""
+
+    def hear(self, caller: bytes) -> None:
+        """The caller's next 20 ms, PCM16 at LINE_RATE_HZ."""
+        self._ear.hear(caller)
+
+    async def run(self, opening: Sequence[str]) -> EndReason:
+        """Say the phrases *opening*, offer the choices, do what is chosen. Returns how the call ends."""
+        if self._message_only:
+            await self._say(*opening)
+            return await self._message() or self._otherwise
+        choices: dict[str, Callable[[], Awaitable[EndReason | None]]] = {}
+        if self._person is not None:
+            choices["1"] = self._to_person
+        choices |= {"2": self._message, "3": self._call_back}
+        offered = [name for key, name in _OFFERS.items() if key in choices]
+        before: Sequence[str] = opening
+        for _ in range(TRIES):
+            await self._say(*before, *offered)
+            pressed = await self.keypad.collect(CHOICE)
+            if pressed.keys:
+                self._scribe.caller_pressed(pressed.keys, self._line.position_ms())
+            do = choices.get(pressed.keys)
+            if do is None:
+                before = ("again",) if pressed.keys else ()
+                continue
+            ended = await do()
+            if ended is not None:
+                return ended
+            if do == self._to_person:
+                choices.pop("1", None)
+                offered = [name for key, name in _OFFERS.items() if key in choices]
+            before = ()
+        return await self._nothing_chosen()
+
+    async def _nothing_chosen(self) -> EndReason:
+        if self._caller.number is not None:
+            await self._promise(self._caller.number.e164)
+            await self._say("goodbye_callback")
+        else:
+            await self._say("goodbye")
+        return self._otherwise
+
+    # The choices -------------------------------------------------------------------------------
+
+    async def _to_person(self) -> EndReason | None:
+        assert self._person is not None
+        await self._say("connecting")
+        if await self._person():
+            return EndReason.TRANSFERRED
+        await self._say("nobody")
+        return None
+
+    async def _message(self) -> EndReason | None:
+        await self._say("after_tone")
+        await self._record()
+        await self._beep()
+        self.keypad.forget()
+        began_ms = self._line.position_ms()
+        self._ear.begin()
+        done = asyncio.create_task(self.keypad.pressed.wait())
+        over = asyncio.create_task(self._line.ended())
+        try:
+            while not (done.done() or over.done() or self._ear.is_over(self._line_ms(began_ms))):
+                await asyncio.wait([done, over], timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # Also when the caller hangs up in the middle of it, which cancels us: what was said counts.
+            done.cancel()
+            over.cancel()
+            self.keypad.forget()
+            if self._ear.voiced >= _LEAST_VOICED:
+                self.kept = EndReason.MESSAGE_TAKEN
+                await asyncio.shield(self._keep_message(began_ms))
+        if self.kept is None:
+            await self._say("no_message")
+            return None
+        await self._say("message_taken")
+        return EndReason.MESSAGE_TAKEN
+
+    def _line_ms(self, since_ms: int) -> int:
+        return self._line.position_ms() - since_ms
+
+    async def _keep_message(self, began_ms: int) -> None:
+        length = max(1, round(self._line_ms(began_ms) / 1000))
+        minutes, seconds = divmod(began_ms // 1000, 60)
+        async with self._db.work() as session:
+            await callbacks.take_message(
+                session,
+                contact_id=self._caller.contact_id,
+                text=f"{length} s of speech, at {minutes}:{seconds:02} of the recording",
+                cause=self._cause(began_ms),
+                now=self._clock(),
+            )
+
+    async def _call_back(self) -> EndReason | None:
+        number = self._caller.number
+        if number is None:
+            number = await self._ask_number()
+            if number is None:
+                return None
+        await self._promise(number.e164)
+        await self._say("callback_booked")
+        return EndReason.CALLBACK_BOOKED
+
+    async def _ask_number(self) -> PhoneNumber | None:
+        for _ in range(TRIES):
+            await self._say("which_number")
+            entered = await self.keypad.collect(NUMBER)
+            if entered.keys:
+                self._scribe.caller_pressed(entered.keys, self._line.position_ms())
+            try:
+                return phone.parse(_dialled(entered.keys), region=self._caller.region)
+            except ValueError:
+                await self._say("no_number")
+        return None
+
+    async def _promise(self, number: str) -> None:
+        now = self._clock()
+        async with self._db.work() as session:
+            await callbacks.request_callback(
+                session,
+                contact_id=self._caller.contact_id,
+                number=number,
+                due=now + DUE_IN,
+                reason=self._caller.about,
+                cause=self._cause(self._line.position_ms()),
+                now=now,
+            )
+        self.kept = EndReason.CALLBACK_BOOKED
+
+    def _cause(self, offset_ms: int) -> crm.Cause:
+        return crm.Cause(source="call", call_id=self._lease.call_id, offset_ms=offset_ms)
+
+    # Speaking ----------------------------------------------------------------------------------
+
+    async def _say(self, *names: str) -> None:
+        """Say these phrases one after the other; a key that is pressed cuts them off."""
+        for name in names:
+            if self.keypad.pressed.is_set():
+                return
+            clip = await clips.load(self._blobs, self._body, name)
+            await self._voice.say(clip, self.keypad.pressed)
+
+    async def _beep(self) -> None:
+        await self._voice.say(Clip("", BEEP), asyncio.Event())
+
+
+_OFFERS = {"1": "person", "2": "message", "3": "callback"}
+
+
+def _dialled(keys: str) -> str:
+    """A number as it is keyed in: two zeros are how most of the world writes the plus sign."""
+    return f"+{keys[2:]}" if keys.startswith("00") else keys
+
+
+def _tone(hz: int, length: timedelta) -> bytes:
+    """A tone at -12 dBFS that begins and ends softly, PCM16 at LINE_RATE_HZ."""
+    count = int(length.total_seconds() * LINE_RATE_HZ)
+    edge = LINE_RATE_HZ // 100
+    samples = array("h")
+    for n in range(count):
+        loud = 8192 * min(1.0, n / edge, (count - n) / edge)
+        samples.append(round(loud * math.sin(2 * math.pi * hz * n / LINE_RATE_HZ)))
+    return samples.tobytes()
+
+
+BEEP = _tone(1000, timedelta(milliseconds=300))
+"""After it a message is recorded."""
+
+
+class _Ear:
+    """Tells speech from silence by its loudness alone."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Listen for a message from now on."""
+        self.voiced = timedelta()
+        self._silent = timedelta()
+
+    def hear(self, pcm: bytes) -> None:
+        """The next stretch of the caller's side."""
+        if not pcm:
+            return
+        samples = np.frombuffer(pcm, dtype="<i2").astype(np.float32)
+        length = timedelta(seconds=len(samples) / LINE_RATE_HZ)
+        if float(np.sqrt(np.mean(samples * samples))) > _VOICED_RMS:
+            self.voiced += length
+            self._silent = timedelta()
+        else:
+            self._silent += length
+
+    def is_over(self, since_ms: int) -> bool:
+        """Whether the message that began *since_ms* ago is over."""
+        if since_ms >= LONGEST_MESSAGE / timedelta(milliseconds=1):
+            return True
+        return self._silent >= (PAUSE_ENDS if self.voiced >= _LEAST_VOICED else NEVER_BEGUN)
+
+
+async def until_over(menu: Menu, line: Line, opening: Sequence[str]) -> EndReason:
+    """Run *menu* until it is done or the caller hangs up. What they were promised then counts."""
+    running = asyncio.create_task(menu.run(opening), name="menu")
+    over = asyncio.create_task(line.ended())
+    try:
+        await asyncio.wait([running, over], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            return running.result()
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            return await running
+        return menu.kept or over.result()
+    finally:
+        for task in (running, over):
+            task.cancel()
+        await asyncio.gather(running, over, return_exceptions=True)

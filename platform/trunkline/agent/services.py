@@ -1,0 +1,83 @@
+"""What every call needs besides its line, whoever answers it: how it begins, lives and ends as a row."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from trunkline.agent.line import Line
+from trunkline.agent.options import AgentOptions
+from trunkline.calls import service as calls
+from trunkline.calls.lifecycle import EndReason
+from trunkline.desk.arrival import Reception, receive
+from trunkline.errors import StaleLease
+from trunkline.kit.blobs import Blobs
+from trunkline.kit.clock import Clock
+from trunkline.kit.db import Database
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Services:
+    """Database, blobs, options and clock."""
+
+    db: Database
+    blobs: Blobs
+    options: AgentOptions
+    clock: Clock
+
+
+async def take(line: Line, services: Services) -> tuple[Reception, calls.Lease]:
+    """Store the call on *line* as ours: who calls whom, and the lease that shuts out whoever had it."""
+    arrival, now = line.arrival, services.clock()
+    async with services.db.work() as session:
+        reception = await receive(
+            session,
+            room=arrival.room,
+            channel=arrival.channel,
+            from_raw=arrival.from_raw,
+            to_raw=arrival.to_raw,
+            direction=arrival.direction,
+            sip_call_id=arrival.sip_call_id,
+            sip_trunk_id=arrival.sip_trunk_id,
+            attestation=arrival.attestation,
+            house=services.options.house,
+            now=now,
+        )
+        return reception, await calls.take_lease(session, reception.call_id, now=now)
+
+
+async def beat(services: Services, lease: calls.Lease, on_stale: Callable[[], None]) -> None:
+    """Sign that the call's agent lives, until cancelled. *on_stale*: another has taken the call over."""
+    while True:
+        try:
+            async with services.db.work() as session:
+                await calls.heartbeat(session, lease, now=services.clock())
+        except StaleLease:
+            on_stale()
+            return
+        except Exception:
+            log.exception("heartbeat_not_stored")
+        await asyncio.sleep(services.options.heartbeat.total_seconds())
+
+
+async def close(
+    services: Services, lease: calls.Lease, reason: EndReason, ended_at: datetime
+) -> None:
+    """Store that the call is over since *ended_at*, unless another agent has taken it over."""
+    try:
+        async with services.db.work() as session:
+            await calls.end(
+                session,
+                lease.call_id,
+                reason,
+                now=services.clock(),
+                lease=lease,
+                ended_at=ended_at,
+            )
+    except StaleLease:
+        log.warning("call_taken_over")
+    log.info("call_ended", end_reason=reason.value)
