@@ -36,11 +36,28 @@ class GuardianOptions:
     """Whoever was joining the recording of an ended call is given up after this long. Longer than
     joining the longest recording takes: an hour is 115 MB."""
     alone_after: timedelta = timedelta(seconds=1)
-    """A caller who hears ringing for this long, with no agent in the room, gets one sent for again, and
-    again after the same time. livekit-server 1.13 asks its workers once only, and when all are busy
-    in that moment the caller rings for ever."""
+    """A caller who hears ringing for this long, with no agent in the room, gets one sent for again, and a
+    last time after twice as long. livekit-server 1.13 asks its workers once only, and when all are
+    busy in that moment the caller rings for ever."""
+    rescue_after: timedelta = timedelta(seconds=4)
+    """A caller who still hears ringing then is answered by ``trunkline-rescue``; should that not come either,
+    it is sent for again after twice as long, and so on."""
     coming: timedelta = timedelta(seconds=4)
     """An agent that took the job and is not in the room after this long does not come."""
+
+
+def whom_to_send(
+    options: GuardianOptions, rings: timedelta, *, sent: int, rescues: int, coming: bool
+) -> str | None:
+    """Which agent to send for to a room that has rung for *rings* without one; None: nobody, not yet.
+
+    *sent* and *rescues* count how often each was sent for; *coming*: an agent has taken the job.
+    """
+    if rings >= options.rescue_after * 2**rescues:
+        return sip.RESCUE
+    if not coming and sent < 3 and options.alone_after * sent <= rings < options.rescue_after:
+        return sip.AGENT
+    return None
 
 
 class Guardian:
@@ -108,13 +125,18 @@ class Guardian:
             return False
         if now - since < self._options.alone_after:
             return False
-        # Only where our agent was sent for before: other rooms are other people's.
-        jobs = [
-            list(dispatch.state.jobs)
-            for dispatch in await livekit.dispatches(room)
-            if dispatch.agent_name == sip.AGENT
-        ]
-        if not jobs or any(self._is_coming(job.state, now) for some in jobs for job in some):
+        # Only where our agent was sent for before: other rooms are other people's. How often stands in
+        # LiveKit, so that several guardians, and one that was started again, know it alike.
+        dispatches = await livekit.dispatches(room)
+        sent = [list(one.state.jobs) for one in dispatches if one.agent_name == sip.AGENT]
+        if not sent:
+            return False
+        coming = any(self._is_coming(job.state, now) for some in sent for job in some)
+        rescues = sum(one.agent_name == sip.RESCUE for one in dispatches)
+        agent = whom_to_send(
+            self._options, now - since, sent=len(sent), rescues=rescues, coming=coming
+        )
+        if agent is None:
             return False
         async with self._db.work() as session:
             call_id = await ringing.seen(
@@ -125,8 +147,8 @@ class Guardian:
             )
         if lease is None:
             return False
-        log.warning("agent_sent_again", call_id=call_id, room=room)
-        await livekit.dispatch(room, sip.AGENT)
+        log.warning("agent_sent_again", call_id=call_id, room=room, agent=agent)
+        await livekit.dispatch(room, agent)
         return True
 
     def _is_coming(self, job: Any, now: datetime) -> bool:

@@ -57,6 +57,8 @@ class Settings(BaseSettings):
     """Calls at once over all numbers and workers, in and out; none means as many as come."""
     trunkline_worker_capacity: int = Field(6, ge=1)
     """Calls that one worker takes at once."""
+    trunkline_worker_overflow: int = Field(24, ge=1)
+    """Calls beyond the capacity that are answered with the keypad menu."""
     trunkline_worker_warm: int = Field(2, ge=1)
     """Processes of a worker that wait for a call with everything loaded."""
     trunkline_worker_host: str = "127.0.0.1"
@@ -203,6 +205,7 @@ class Settings(BaseSettings):
             blobs=self.blobs,
             agent=self.agent(),
             capacity=self.trunkline_worker_capacity,
+            overflow=self.trunkline_worker_overflow,
             warm=self.trunkline_worker_warm,
             host=self.trunkline_worker_host,
             port=self.trunkline_worker_port,

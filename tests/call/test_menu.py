@@ -10,6 +10,7 @@ import pytest
 
 from trunkline.agent.arrival import Arrival
 from trunkline.agent.audio import FRAME, SILENCE
+from trunkline.agent.clips import packaged
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.menu import BEEP
 from trunkline.agent.options import AgentOptions, ProviderAccess
@@ -20,7 +21,7 @@ from trunkline.desk import call_page
 from trunkline.desk.call_page import CallPage
 from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
 from trunkline.kit.clock import utc_now
-from trunkline.kit.db import Database
+from trunkline.kit.db import Database, DatabaseOptions, open_database
 from trunkline.sandbox.loopback import LoopbackLine
 from trunkline.sandbox.story import OUR_NUMBER, seed
 
@@ -208,3 +209,18 @@ def test_the_tone() -> None:
     """The test's own ear knows the tone from speech."""
     assert tone_in(BEEP[4000:4320].ljust(320, b"\0")) or tone_in(BEEP[1600:1920])
     assert not tone_in(VOICE)
+
+
+async def test_a_database_that_is_gone(sqlite_db: Database, tmp_path: Any) -> None:
+    """What cannot be stored is not promised, but the caller is answered and told."""
+    gone = open_database(DatabaseOptions(f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}"))
+    options = AgentOptions(deepgram=NOWHERE, openai=NOWHERE, cartesia=NOWHERE)
+    guest = Guest()
+    line = LoopbackLine(Arrival("menu", "loopback", CALLER, OUR_NUMBER), guest)
+    line.ring()
+    blobs = open_blobs(BlobOptions(str(tmp_path / "blobs")))
+    assert await rescue(line, Services(gone, blobs, options, utc_now)) is EndReason.INTERNAL_ERROR
+    await gone.close()
+    said = packaged("trouble").pcm + packaged("goodbye").pcm
+    assert len(guest.heard) > len(said) * 0.9
+    assert max(array("h", bytes(guest.heard))) > 3000

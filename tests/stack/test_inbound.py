@@ -176,7 +176,8 @@ async def test_nobody_was_free(world: World) -> None:
     room = "call_alone"
     livekit = world.livekit
     stack = Stack(world.db, world.blobs, world.server, livekit, 0)
-    guardian = Guardian(world.db, world.blobs, GuardianOptions(), livekit=livekit)
+    patient = GuardianOptions(rescue_after=timedelta(seconds=90))
+    guardian = Guardian(world.db, world.blobs, patient, livekit=livekit)
     sip, _ = stack.ring(room, (Listen(), HangUp()))
     running = asyncio.create_task(sip.run())
     await asyncio.wait_for(sip.wait_ringing(), 30)

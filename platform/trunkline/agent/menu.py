@@ -69,15 +69,18 @@ class ClipVoice:
     async def say(self, clip: Clip, stop: asyncio.Event) -> None:
         """Say it, until *stop* is set."""
         out = self._line.voice
-        started_ms = self._line.position_ms()
-        whole = await _play(out, clip.pcm, stop)
-        if clip.words:
-            self._scribe.agent_said(
-                clip.words, started_ms, self._line.position_ms(), interrupted=not whole
-            )
+        started_ms, whole = self._line.position_ms(), False
+        try:
+            whole = await play(out, clip.pcm, stop)
+        finally:
+            # Also of a caller who hangs up in the middle of it.
+            if clip.words:
+                self._scribe.agent_said(
+                    clip.words, started_ms, self._line.position_ms(), interrupted=not whole
+                )
 
 
-async def _play(out: io.AudioOutput, pcm: bytes, stop: asyncio.Event) -> bool:
+async def play(out: io.AudioOutput, pcm: bytes, stop: asyncio.Event) -> bool:
     """Play *pcm*; False when *stop* cut it off."""
     for at in range(0, len(pcm), 2 * _FRAME):
         piece = pcm[at : at + 2 * _FRAME].ljust(2 * _FRAME, b"\0")

@@ -52,6 +52,8 @@ class WorkerOptions:
     agent: AgentOptions
     capacity: int = 6
     """Calls that this worker takes at once. Above zero."""
+    overflow: int = 24
+    """Calls beyond it of which the worker still sees to it that ``trunkline-rescue`` answers them."""
     warm: int = 2
     """Processes that wait for a call with everything loaded. A call that finds none waits for one."""
     host: str = "127.0.0.1"

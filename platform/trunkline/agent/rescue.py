@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import structlog
 
+from trunkline.agent import clips
 from trunkline.agent.line import LINE_RATE_HZ, Line
-from trunkline.agent.menu import Caller, ClipVoice, Menu, until_over
+from trunkline.agent.menu import Caller, ClipVoice, Menu, play, until_over
 from trunkline.agent.recorder import Recorder
 from trunkline.agent.scribe import Scribe
 from trunkline.agent.services import Services, beat, close, take
@@ -29,10 +30,10 @@ async def rescue(line: Line, services: Services) -> EndReason:
     Whatever fails, the caller hears the package's sentences, and the line is closed in the end.
     """
     try:
-        reception, lease = await take(line, services)
+        reception, lease = await _take(line, services)
     except Exception:
-        await line.hang_up()
-        raise
+        log.exception("call_not_stored", room=line.arrival.room)
+        return await _apologise(line)
     structlog.contextvars.bind_contextvars(call_id=lease.call_id)
     talk = _Rescue(line, services, reception, lease)
     alive = asyncio.create_task(beat(services, lease, talk.lose), name="heartbeat")
@@ -51,6 +52,23 @@ async def rescue(line: Line, services: Services) -> EndReason:
     finally:
         alive.cancel()
     return reason
+
+
+async def _take(line: Line, services: Services) -> tuple[Reception, calls.Lease]:
+    try:
+        return await take(line, services)
+    except Exception:  # a database that is busy for once is asked again
+        log.warning("call_not_stored_yet", room=line.arrival.room)
+        return await take(line, services)
+
+
+async def _apologise(line: Line) -> EndReason:
+    """Nothing can be stored, so nothing may be promised: say so in the package's words, and let them go."""
+    if await line.answer():
+        for name in ("trouble", "goodbye"):
+            await play(line.voice, clips.packaged(name).pcm, asyncio.Event())
+    await line.hang_up()
+    return EndReason.INTERNAL_ERROR
 
 
 class _Rescue:

@@ -22,9 +22,11 @@ from livekit.agents import AgentServer, JobContext, JobProcess, JobRequest
 from livekit.agents.utils import http_context
 from starlette.applications import Starlette
 
+from trunkline.agent.clips import keep_rendered
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.options import WorkerOptions
 from trunkline.agent.outbound import CalleeLine
+from trunkline.agent.rescue_server import IDENTITY, RescueProcess
 from trunkline.agent.room import NoCaller, RoomLine, arrive
 from trunkline.agent.warm import warm
 from trunkline.agent.worker import Services, answer
@@ -32,18 +34,21 @@ from trunkline.calls import queries as calls
 from trunkline.calls import service
 from trunkline.desk import dial, sip
 from trunkline.desk.arrival import receive
-from trunkline.desk.sip import AGENT
+from trunkline.desk.sip import AGENT, RESCUE
 from trunkline.kit import asgi, probes
 from trunkline.kit import log as logs
 from trunkline.kit.blobs import open_blobs
 from trunkline.kit.clock import utc_now
 from trunkline.kit.db import Database, open_database
-from trunkline.kit.livekit import PROBE
+from trunkline.kit.livekit import PROBE, LiveKit, LiveKitFailed, open_livekit
 
 log = structlog.get_logger()
 
 WIND_UP = timedelta(seconds=120)
 """How long a call that is over may take to be stored: tools that still run, joining its recording."""
+
+_OTHERS = timedelta(milliseconds=300)
+"""How long another worker's agent has to appear in a room before the rescue is sent for."""
 
 _PAST_LIMIT = timedelta(minutes=2)
 """How much longer than the profile allows a call may be before LiveKit ends it: we say goodbye first."""
@@ -60,7 +65,6 @@ async def run(options: WorkerOptions, on_ready: Callable[[int], None]) -> None:
     """
     listener = asgi.listen(options.host, options.port)
     port: int = listener.getsockname()[1]
-    server = make_server(options)
     stop = asyncio.Event()
 
     def on_signal() -> None:
@@ -68,25 +72,42 @@ async def run(options: WorkerOptions, on_ready: Callable[[int], None]) -> None:
             os._exit(1)  # asked twice: now
         stop.set()
 
-    server.once("worker_registered", lambda *_: on_ready(port))
-    with asgi.stop_signals(on_signal):
+    async with contextlib.AsyncExitStack() as stack:
+        livekit = await stack.enter_async_context(open_livekit(options.livekit))
+        server = make_server(options, livekit)
+        stack.enter_context(asgi.stop_signals(on_signal))
         working = asyncio.create_task(server.run())
         db = open_database(options.database)
+        beside = [
+            asyncio.create_task(server.rescue.run(), name="rescue"),
+            asyncio.create_task(
+                keep_rendered(db, open_blobs(options.blobs), options.agent), name="clips"
+            ),
+            asyncio.create_task(_tell_when_up(server, lambda: on_ready(port))),
+        ]
         probing = asyncio.create_task(asgi.serve(_probes(server, db), listener, lambda: None))
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
+                await server.rescue.drain()
                 with contextlib.suppress(TimeoutError):
                     await server.drain(int(options.drain.total_seconds()))
                 await server.aclose()
             await working
         finally:
-            for task in (stopping, probing):
+            for task in (stopping, probing, *beside):
                 task.cancel()
-            await asyncio.gather(probing, stopping, return_exceptions=True)
+            await asyncio.gather(probing, stopping, *beside, return_exceptions=True)
             listener.close()
             await db.close()
+
+
+async def _tell_when_up(server: "Server", on_up: Callable[[], None]) -> None:
+    """Call *on_up* once a call would be answered: LiveKit knows us, a process is warm, rescue stands by."""
+    while not (server.ready and server.rescue.ready and server.note_warm()):  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.1)
+    on_up()
 
 
 class Server(AgentServer):
@@ -108,17 +129,33 @@ class Server(AgentServer):
             port=0,
             setup_fnc=partial(_prepare, options),
         )
-        self._capacity = options.capacity
+        self._capacity, self._most = options.capacity, options.capacity + options.overflow
         self.load_fnc = self._load
+        self.rescue = RescueProcess(options)
+        self.warm = False
+        """Whether a process has been ready for a call since the start."""
+        self._sending: set[asyncio.Task[None]] = set()
 
     def _load(self) -> float:
-        return min(1.0, len(self.active_jobs) / self._capacity)
+        # Also when it is full the worker must be asked, to send the rescue: a worker at 1 is not.
+        return min(1.0, len(self.active_jobs) / self._most)
 
     def _get_effective_load(self) -> float:
         # The original (1.8.9) counts a job that was accepted and not launched yet as a whole idle
         # process's share: two at once make a worker with two of them refuse a third, and the
         # caller of the third hears ringing for ever.
-        return (len(self.active_jobs) + self._reserved_slots) / self._capacity
+        return (len(self.active_jobs) + self._reserved_slots) / self._most
+
+    @property
+    def full(self) -> bool:
+        """Whether the call that is being asked about, which is counted already, is one too many."""
+        return len(self.active_jobs) + self._reserved_slots > self._capacity
+
+    def send_rescue(self, room: str, livekit: LiveKit) -> None:
+        """See to it that ``trunkline-rescue`` answers *room*, unless another worker's agent comes."""
+        task = asyncio.create_task(_send_rescue(room, livekit))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
     @property
     def ready(self) -> bool:
@@ -131,6 +168,12 @@ class Server(AgentServer):
             and not self.draining
         )
 
+    def note_warm(self) -> bool:
+        """Whether a process has become ready for a call, now or before."""
+        pool = getattr(self, "_proc_pool", None)
+        self.warm = self.warm or (pool is not None and not pool._warmed_proc_queue.empty())
+        return self.warm
+
     def jobs(self) -> list[dict[str, Any]]:
         """The calls that are on: room and process."""
         pool = getattr(self, "_proc_pool", None)
@@ -141,19 +184,48 @@ class Server(AgentServer):
         ]
 
 
-def make_server(options: WorkerOptions) -> Server:
+def make_server(options: WorkerOptions, livekit: LiveKit) -> Server:
     """The server, not yet running."""
     server = Server(options)
+
+    async def on_request(request: JobRequest) -> None:
+        if request.job.metadata == PROBE:
+            await request.reject()
+        elif server.full:
+            # LiveKit asks the other workers now; the caller must not hear ringing if none is free.
+            log.warning("worker_full", room=request.room.name)
+            await request.reject()
+            server.send_rescue(request.room.name, livekit)
+        else:
+            await request.accept(identity=f"agent-{request.job.id}", name=AGENT)
+
     server.rtc_session(
-        partial(_job, options), agent_name=AGENT, on_request=_on_request, on_session_end=_on_end
+        partial(_job, options), agent_name=AGENT, on_request=on_request, on_session_end=_on_end
     )
     return server
+
+
+async def _send_rescue(room: str, livekit: LiveKit) -> None:
+    await asyncio.sleep(_OTHERS.total_seconds())
+    try:
+        who = await livekit.participants(room)
+        if any(one.kind == one.Kind.SIP for one in who) and not any(
+            one.kind == one.Kind.AGENT for one in who
+        ):
+            await livekit.dispatch(room, RESCUE)
+    except LiveKitFailed as error:
+        # The guardian sees the room ring as well.
+        log.warning("rescue_not_sent", room=room, detail=str(error))
 
 
 def _probes(server: Server, db: Database) -> Starlette:
     async def connected() -> None:
         if server.draining:
             raise probes.NotReady("the worker is told to stop, and waits for its calls to end")
+        if not server.warm:
+            raise probes.NotReady("no process is ready for a call yet; it takes some seconds")
+        if not server.rescue.ready:
+            raise probes.NotReady("the process of trunkline-rescue is not up; this log says why")
         if not server.ready:
             raise probes.NotReady(
                 "LiveKit does not know this worker: it cannot be reached, or does not take our key; "
@@ -161,13 +233,6 @@ def _probes(server: Server, db: Database) -> Starlette:
             )
 
     return probes.app([connected, probes.database(db)], lambda: {"calls": server.jobs()})
-
-
-async def _on_request(request: JobRequest) -> None:
-    if request.job.metadata == PROBE:
-        await request.reject()
-        return
-    await request.accept(identity=f"agent-{request.job.id}", name=AGENT)
 
 
 # In the job's process ---------------------------------------------------------------------------
@@ -230,6 +295,10 @@ async def _job(options: WorkerOptions, context: JobContext) -> None:
     async def delete_room() -> None:
         await context.delete_room()
 
+    if any(name.startswith(IDENTITY) for name in context.room.remote_participants):
+        log.info("rescue_answers", room=context.room.name)
+        context.shutdown("the rescue is there")
+        return
     db: Database = context.proc.userdata[_DATABASE]
     line: RoomLine
     try:

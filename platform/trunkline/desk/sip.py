@@ -15,6 +15,9 @@ every room, also those of people who talk among themselves."""
 CALL_KEY = "call"
 """In the metadata of a dispatch, a JSON object: the id of the queued call that the agent is to dial."""
 
+RESCUE = "trunkline-rescue"
+"""The name of the agent that answers without models, when no other can."""
+
 NUMBER_ATTRIBUTE = "trunkline.number"
 """The number that was dialled, as the dispatch rule that brought the call says it: it is there also when
 the caller hides their own, which makes livekit-sip leave out both numbers (1.10, ``hide_phone_number``)."""

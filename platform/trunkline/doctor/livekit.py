@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from trunkline.desk.sip import AGENT
+from trunkline.desk.sip import AGENT, RESCUE
 from trunkline.doctor.house import told_time
 from trunkline.doctor.report import Finding, Findings
 from trunkline.kit.clock import Clock
@@ -25,7 +25,6 @@ WORKER_PATIENCE = timedelta(seconds=6.5)
 WEBHOOK_PATIENCE = timedelta(seconds=4)
 """How long the news of a room may take from LiveKit to web."""
 
-RESCUE = "trunkline-rescue"
 AGENTS = {
     AGENT: "answers the calls",
     RESCUE: "answers when the others are full or the providers fail",

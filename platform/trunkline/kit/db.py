@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.types import TypeDecorator
 
 _TRUSTED_S = 1.0
@@ -82,6 +82,8 @@ class DatabaseOptions:
 
     url: str
     pool_size: int = 5
+    """Connections that are kept open; 0: each transaction opens its own, as it must be where several event
+    loops share one engine."""
 
 
 class Database:
@@ -128,19 +130,20 @@ def open_database(options: DatabaseOptions) -> Database:
             f"{options.url!r} is no database address; write sqlite+aiosqlite:///path/to/file.db "
             "or postgresql+psycopg://user:password@host/name"
         ) from error
+    pool: dict[str, Any] = {"pool_size": options.pool_size, "max_overflow": 5}
+    if options.pool_size == 0:
+        pool = {"poolclass": NullPool}
     if url.get_backend_name() == "sqlite":
         if url.database and not Path(url.database).parent.is_dir():
             raise DatabaseError(
                 f"the folder of the database does not exist: {Path(url.database).parent}; "
                 "create it, or run: trunkline db upgrade"
             )
-        engine = create_async_engine(
-            url, connect_args={"timeout": 10}, pool_size=options.pool_size, max_overflow=5
-        )
+        engine = create_async_engine(url, connect_args={"timeout": 10}, **pool)
         prepare_sqlite(engine.sync_engine)
     else:
         try:
-            engine = create_async_engine(url, pool_size=options.pool_size, max_overflow=5)
+            engine = create_async_engine(url, **pool)
             check_after_rest(engine.sync_engine)
         except ImportError as error:
             raise DatabaseError(

@@ -32,6 +32,7 @@ class WorkerOrders:
     sandbox_port: int = 0
     sandbox_key: str = "sandbox"
     capacity: int = 6
+    overflow: int = 24
     warm: int = 2
     tool_delays_ms: Mapping[str, int] = field(default_factory=dict)
     log_level: str = "warning"
@@ -50,6 +51,7 @@ class WorkerOrders:
             blobs=BlobOptions(self.blobs_url),
             agent=replace(agent, tool_delays=delays),
             capacity=self.capacity,
+            overflow=self.overflow,
             warm=self.warm,
             port=0,
             drain=timedelta(seconds=60),
