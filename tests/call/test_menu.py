@@ -16,6 +16,8 @@ from trunkline.agent.menu import BEEP
 from trunkline.agent.options import AgentOptions, ProviderAccess
 from trunkline.agent.rescue import rescue
 from trunkline.agent.services import Services
+from trunkline.calls import queries as calls
+from trunkline.calls import service
 from trunkline.calls.lifecycle import EndReason
 from trunkline.desk import call_page
 from trunkline.desk.call_page import CallPage
@@ -106,13 +108,15 @@ Call = Callable[..., Awaitable[Rescued]]
 def call(sqlite_db: Database, tmp_path: Any) -> Call:
     """``await call(2.0, "3", …)``: a caller meets the menu; no provider can be reached."""
 
-    async def call(*steps: float | str, caller: str | None = CALLER) -> Rescued:
+    async def call(
+        *steps: float | str, caller: str | None = CALLER, made: Any = LoopbackLine
+    ) -> Rescued:
         async with sqlite_db.work() as session:
             await seed(session, now=utc_now())
         blobs = open_blobs(BlobOptions(str(tmp_path / "blobs")))
         options = AgentOptions(deepgram=NOWHERE, openai=NOWHERE, cartesia=NOWHERE)
         guest = Guest(*steps)
-        line = LoopbackLine(Arrival("menu", "loopback", caller, OUR_NUMBER), guest)
+        line = made(Arrival("menu", "loopback", caller, OUR_NUMBER), guest)
         line.ring()
         reason = await rescue(line, Services(sqlite_db, blobs, options, utc_now))
         async with sqlite_db.look() as session:
@@ -203,6 +207,52 @@ async def test_a_message_of_silence_is_none(call: Call) -> None:
     rescued = await call(0.2, "2", "tone", "#", 0.2, "hang up")
     assert not rescued.page.activities
     assert ("agent", "I did not hear anything.") in words(rescued)
+
+
+@pytest.mark.parametrize(
+    ("keys", "caller", "reason"),
+    [
+        (("33",), CALLER, EndReason.CALLBACK_BOOKED),  # a key that was hit twice
+        (("22", "tone", "speak", "##"), CALLER, EndReason.MESSAGE_TAKEN),
+        (("3", 0.5, "2025550134##"), None, EndReason.CALLBACK_BOOKED),  # the hash key twice
+    ],
+)
+async def test_too_many_keys(
+    call: Call, keys: tuple[float | str, ...], caller: str | None, reason: EndReason
+) -> None:
+    """Keys pressed too often never cut off the last words, which say what was promised."""
+    rescued = await call(0.2, *keys, caller=caller)
+    assert rescued.reason is reason
+    assert words(rescued)[-1][1].endswith("Goodbye.")
+
+
+async def test_a_wrong_key_twice(call: Call) -> None:
+    """A wrong key that was hit twice is one mistake: the caller hears of it and may choose again."""
+    rescued = await call(0.2, "99", 2.0, "3")
+    assert rescued.reason is EndReason.CALLBACK_BOOKED
+    assert ("agent", "That key has no choice.") in words(rescued)
+
+
+async def test_another_agent_took_the_call(call: Call, sqlite_db: Database) -> None:
+    """The rescue whose lease is gone steps out; it never hangs up on the other agent's caller."""
+    did: list[str] = []
+
+    class Taken(LoopbackLine):
+        async def answer(self) -> bool:
+            async with sqlite_db.work() as session:
+                held = await calls.call_in_room(session, "menu")
+                assert held is not None
+                await service.take_lease(session, held.id, now=utc_now())
+            return await super().answer()
+
+        async def leave(self) -> None:
+            did.append("left")
+            await super().leave()
+
+    rescued = await call(1.0, "hang up", made=Taken)
+    assert rescued.reason is EndReason.AGENT_LOST
+    assert did == ["left"]
+    assert rescued.page.call.live
 
 
 def test_the_tone() -> None:

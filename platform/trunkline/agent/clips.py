@@ -35,8 +35,9 @@ _TRY_AGAIN = timedelta(seconds=60)
 """Pause after a voice that could not be reached."""
 _ONE = timedelta(seconds=20)
 """Longest that one sentence may take to be rendered."""
-_PATIENCE = timedelta(seconds=2)
-"""Longest that the store of blobs is waited for while a caller is on the line."""
+_PATIENCE = timedelta(seconds=0.5)
+"""Longest that the store of blobs is waited for while a caller is on the line, before each sentence: they
+hear nothing meanwhile."""
 
 
 def key_of(body: ProfileBody, words: str) -> str:
@@ -84,13 +85,22 @@ async def keep_rendered(db: Database, blobs: Blobs, options: AgentOptions) -> No
         try:
             async with db.look() as session:
                 bodies = await profiles.published_bodies(session)
-            for body in bodies:
-                await _render(blobs, options, body, done)
         except Exception as error:
-            # A provider or the database is out of reach: what is there already is enough meanwhile.
-            log.warning("clips_not_rendered", error=type(error).__name__, detail=str(error)[:200])
-            pause = _TRY_AGAIN
+            # The database is out of reach: what is there already is enough meanwhile.
+            _not_rendered(error)
+            bodies, pause = [], _TRY_AGAIN
+        for body in bodies:
+            try:
+                await _render(blobs, options, body, done)
+            except Exception as error:
+                # One profile's voice may be wrong or out of reach; the others get theirs.
+                _not_rendered(error)
+                pause = _TRY_AGAIN
         await asyncio.sleep(pause.total_seconds())
+
+
+def _not_rendered(error: Exception) -> None:
+    log.warning("clips_not_rendered", error=type(error).__name__, detail=str(error)[:200])
 
 
 async def _render(blobs: Blobs, options: AgentOptions, body: ProfileBody, done: set[str]) -> None:

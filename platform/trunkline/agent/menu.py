@@ -169,6 +169,8 @@ class Menu:
                 self._scribe.caller_pressed(pressed.keys, self._line.position_ms())
             do = choices.get(pressed.keys)
             if do is None:
+                # A key that was hit twice is one mistake, and must not cut off the words about it.
+                self.keypad.forget()
                 before = ("again",) if pressed.keys else ()
                 continue
             ended = await do()
@@ -183,9 +185,9 @@ class Menu:
     async def _nothing_chosen(self) -> EndReason:
         if self._caller.number is not None:
             await self._promise(self._caller.number.e164)
-            await self._say("goodbye_callback")
+            await self._part("goodbye_callback")
         else:
-            await self._say("goodbye")
+            await self._part("goodbye")
         return self._otherwise
 
     # The choices -------------------------------------------------------------------------------
@@ -221,7 +223,7 @@ class Menu:
         if self.kept is None:
             await self._say("no_message")
             return None
-        await self._say("message_taken")
+        await self._part("message_taken")
         return EndReason.MESSAGE_TAKEN
 
     def _line_ms(self, since_ms: int) -> int:
@@ -246,7 +248,7 @@ class Menu:
             if number is None:
                 return None
         await self._promise(number.e164)
-        await self._say("callback_booked")
+        await self._part("callback_booked")
         return EndReason.CALLBACK_BOOKED
 
     async def _ask_number(self) -> PhoneNumber | None:
@@ -258,6 +260,7 @@ class Menu:
             try:
                 return phone.parse(_dialled(entered.keys), region=self._caller.region)
             except ValueError:
+                self.keypad.forget()
                 await self._say("no_number")
         return None
 
@@ -287,6 +290,11 @@ class Menu:
                 return
             clip = await clips.load(self._blobs, self._body, name)
             await self._voice.say(clip, self.keypad.pressed)
+
+    async def _part(self, name: str) -> None:
+        """Say the last words of the call, whole: keys that were pressed too often answer nothing."""
+        clip = await clips.load(self._blobs, self._body, name)
+        await self._voice.say(clip, asyncio.Event())
 
     async def _beep(self) -> None:
         await self._voice.say(Clip("", BEEP), asyncio.Event())

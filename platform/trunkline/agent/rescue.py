@@ -19,7 +19,7 @@ from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
 from trunkline.desk.arrival import Reception
 from trunkline.desk.door import Kind
-from trunkline.errors import TrunklineError
+from trunkline.errors import StaleLease, TrunklineError
 
 log = structlog.get_logger()
 
@@ -41,6 +41,8 @@ async def rescue(line: Line, services: Services) -> EndReason:
     try:
         try:
             reason = await talk.run()
+        except StaleLease:
+            reason = EndReason.AGENT_LOST
         except Exception:
             log.exception("rescue_failed")
         finally:
