@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from trunkline.agent.services import Services
 from trunkline.agent.warm import warm
-from trunkline.agent.worker import Services
 from trunkline.desk import call_page
 from trunkline.desk.call_page import CallPage
 from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trunkline.agent.options import ProviderAccess
-from trunkline.sandbox.caller import HangUp, Listen, Pause, Say, StayOn
+from trunkline.sandbox.caller import HangUp, Listen, Overhear, Pause, Press, Say, StayOn
 from trunkline.sandbox.story import STORIES, Story
 
 STORY = {story.key: story for story in STORIES}
@@ -74,14 +74,24 @@ async def test_a_silent_caller_is_asked_and_then_let_go(placed: Place) -> None:
     ],
 )
 async def test_a_provider_that_fails(fault: str, says: str, placed: Place) -> None:
-    """The caller hears an apology and is promised a call back, which is booked; the operator reads why."""
-    steps = (Listen(), Say("where_does_my_order_stand.wav"), StayOn())
+    """The caller hears an apology and the keypad menu, which does what is chosen; the operator reads why."""
+    steps = (Listen(), Say("where_does_my_order_stand.wav"), Listen(), Press("3"), StayOn())
     call = await placed(replace(STORY["a"], steps=steps), fault)
     assert call.page.call.end_reason == "provider_down"
     assert call.told["gave_up"] is None
     assert says in call.told["failure"]
     assert [a.kind for a in call.page.activities] == ["task"]
-    assert call.page.turns[-1].text.startswith("I'm sorry, I have a technical problem")
+    said = [turn.text for turn in call.page.turns if turn.role == "agent"]
+    assert any(text.startswith("I'm sorry, I have a technical problem") for text in said)
+    assert said[-1].startswith("Thank you. Somebody will call you back")
+
+
+async def test_whoever_hangs_up_on_a_failure_is_called_back(placed: Place) -> None:
+    """A caller who hears the apology and hangs up has a call back booked all the same."""
+    steps = (Overhear(timedelta(seconds=5)), HangUp())
+    call = await placed(replace(STORY["a"], steps=steps), "stt:401")
+    assert call.page.call.end_reason == "provider_down"
+    assert [a.kind for a in call.page.activities] == ["task"]
 
 
 async def test_one_error_is_survived(placed: Place) -> None:

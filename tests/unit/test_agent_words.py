@@ -14,7 +14,6 @@ from trunkline.agent.tools import NEEDS, tools_for
 from trunkline.crm.models import Contact
 from trunkline.desk.arrival import Reception
 from trunkline.desk.callbacks import due_at
-from trunkline.desk.door import Door, Kind
 from trunkline.desk.identity import Rung, require
 from trunkline.profiles.body import ToolName, read
 from trunkline.sandbox.story import PROFILE
@@ -117,15 +116,6 @@ def test_the_prompt_says_why_it_is_closed(make: "Make", now: datetime) -> None:
     assert "Office: closed (today is Founder's Day)" in persona.instructions(body, DANA, now=now)
     open_day = make.body(hours=[{"days": ["thu"], "opens": "00:00", "closes": "00:00"}])
     assert "Office: open\n" in persona.instructions(open_day, DANA, now=now)
-
-
-def test_who_is_turned_away_hears_why(make: "Make") -> None:
-    """At a cap the caller is told of it; who may not come in hears a goodbye."""
-    full = replace(NOBODY, door=Door(Kind.CAPACITY, "all 2 lines are busy"))
-    farewell = make.body().farewell
-    assert persona.turned_away(make.body(), full) == f"{persona.BUSY} {farewell}"
-    message = replace(NOBODY, door=Door(Kind.MESSAGE, "the caller hides the number"))
-    assert persona.turned_away(make.body(), message) == farewell
 
 
 def test_a_name_with_braces_does_no_harm(now: datetime) -> None:

@@ -5,7 +5,6 @@ mid-call. It knows a line, clips and keys; what is said and pressed is stored as
 """
 
 import asyncio
-import contextlib
 import math
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
@@ -144,6 +143,7 @@ class Menu:
         self._otherwise = otherwise
         self.keypad = Keypad()
         self._ear = _Ear()
+        self._keeping: asyncio.Task[None] | None = None
         self.kept: EndReason | None = None
         """What the caller has already been promised, if they hang up now."""
 
@@ -182,9 +182,14 @@ class Menu:
             before = ()
         return await self._nothing_chosen()
 
-    async def _nothing_chosen(self) -> EndReason:
+    async def promise_if_known(self) -> None:
+        """Promise a call back to a caller whose number is known."""
         if self._caller.number is not None:
             await self._promise(self._caller.number.e164)
+
+    async def _nothing_chosen(self) -> EndReason:
+        await self.promise_if_known()
+        if self._caller.number is not None:
             await self._part("goodbye_callback")
         else:
             await self._part("goodbye")
@@ -218,8 +223,8 @@ class Menu:
             over.cancel()
             self.keypad.forget()
             if self._ear.voiced >= _LEAST_VOICED:
-                self.kept = EndReason.MESSAGE_TAKEN
-                await asyncio.shield(self._keep_message(began_ms))
+                self._keeping = asyncio.create_task(self._keep_message(began_ms))
+                await asyncio.shield(self._keeping)
         if self.kept is None:
             await self._say("no_message")
             return None
@@ -240,6 +245,14 @@ class Menu:
                 cause=self._cause(began_ms),
                 now=self._clock(),
             )
+        self.kept = EndReason.MESSAGE_TAKEN
+
+    async def settled(self) -> None:
+        """Wait until what the caller left behind is stored, though they have hung up meanwhile."""
+        if self._keeping is not None:
+            await asyncio.wait([self._keeping])
+            if not self._keeping.cancelled() and (error := self._keeping.exception()) is not None:
+                log.error("message_not_stored", call_id=self._lease.call_id, exc_info=error)
 
     async def _call_back(self) -> EndReason | None:
         number = self._caller.number
@@ -362,8 +375,8 @@ async def until_over(menu: Menu, line: Line, opening: Sequence[str]) -> EndReaso
         if running.done():
             return running.result()
         running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            return await running
+        await asyncio.wait([running])
+        await menu.settled()
         return menu.kept or over.result()
     finally:
         for task in (running, over):

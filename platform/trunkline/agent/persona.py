@@ -7,12 +7,8 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from trunkline.desk.arrival import Reception
-from trunkline.desk.door import Kind
 from trunkline.kit.money import Money
 from trunkline.profiles.body import ProfileBody, opening_at
-
-BUSY = "All our lines are busy just now. Please call again a little later."
-"""Said when a cap is reached and no menu can be offered."""
 
 
 @cache
@@ -76,13 +72,6 @@ def _with_notice(words: str, body: ProfileBody) -> str:
             else (f"{body.recording_notice} {words}")
         )
     return words
-
-
-def turned_away(body: ProfileBody, reception: Reception) -> str:
-    """All that a caller hears who is not let in."""
-    if reception.door.kind is Kind.CAPACITY:
-        return f"{BUSY} {body.farewell}"
-    return body.farewell
 
 
 def _office(body: ProfileBody, now: datetime) -> str:

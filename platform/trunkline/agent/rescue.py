@@ -34,6 +34,13 @@ async def rescue(line: Line, services: Services) -> EndReason:
     except Exception:
         log.exception("call_not_stored", room=line.arrival.room)
         return await _apologise(line)
+    return await serve(line, services, reception, lease)
+
+
+async def serve(
+    line: Line, services: Services, reception: Reception, lease: calls.Lease
+) -> EndReason:
+    """The same for a call that is ours already."""
     structlog.contextvars.bind_contextvars(call_id=lease.call_id)
     talk = _Rescue(line, services, reception, lease)
     alive = asyncio.create_task(beat(services, lease, talk.lose), name="heartbeat")
@@ -142,10 +149,17 @@ class _Rescue:
 class Tape:
     """Records from when it is wanted on; what was before is silence, so that its clock is the call's."""
 
-    def __init__(self, line: Line, services: Services, lease: calls.Lease) -> None:
+    def __init__(
+        self,
+        line: Line,
+        services: Services,
+        lease: calls.Lease,
+        running: Recorder | None = None,
+    ) -> None:
+        """*running* has recorded the call so far, goes on, and is somebody else's to stop."""
         self._line = line
-        self._recorder = Recorder(services.db, services.blobs, lease, services.clock)
-        self._on = False
+        self._recorder = running or Recorder(services.db, services.blobs, lease, services.clock)
+        self._on, self._ours = running is not None, running is None
         self._hear: Callable[[bytes], None] = lambda caller: None
 
     def listen(self, hear: Callable[[bytes], None]) -> None:
@@ -166,6 +180,8 @@ class Tape:
     async def stop(self) -> None:
         """Store what is left."""
         self._line.tap(None)
+        if not self._ours:
+            return
         try:
             await self._recorder.stop()
         except (TrunklineError, OSError):

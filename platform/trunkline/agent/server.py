@@ -26,10 +26,11 @@ from trunkline.agent.clips import keep_rendered
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.options import WorkerOptions
 from trunkline.agent.outbound import CalleeLine
-from trunkline.agent.rescue_server import IDENTITY, RescueProcess
+from trunkline.agent.rescue_server import RescueProcess
 from trunkline.agent.room import NoCaller, RoomLine, arrive
+from trunkline.agent.services import Services
 from trunkline.agent.warm import warm
-from trunkline.agent.worker import Services, answer
+from trunkline.agent.worker import answer
 from trunkline.calls import queries as calls
 from trunkline.calls import service
 from trunkline.desk import dial, sip
@@ -209,9 +210,11 @@ async def _send_rescue(room: str, livekit: LiveKit) -> None:
     await asyncio.sleep(_OTHERS.total_seconds())
     try:
         who = await livekit.participants(room)
-        if any(one.kind == one.Kind.SIP for one in who) and not any(
-            one.kind == one.Kind.AGENT for one in who
-        ):
+        rings = any(one.kind == one.Kind.SIP for one in who)
+        if not rings or any(one.kind == one.Kind.AGENT for one in who):
+            return
+        # Every full worker was asked; one rescue is enough.
+        if not any(one.agent_name == RESCUE for one in await livekit.dispatches(room)):
             await livekit.dispatch(room, RESCUE)
     except LiveKitFailed as error:
         # The guardian sees the room ring as well.
@@ -295,10 +298,6 @@ async def _job(options: WorkerOptions, context: JobContext) -> None:
     async def delete_room() -> None:
         await context.delete_room()
 
-    if any(name.startswith(IDENTITY) for name in context.room.remote_participants):
-        log.info("rescue_answers", room=context.room.name)
-        context.shutdown("the rescue is there")
-        return
     db: Database = context.proc.userdata[_DATABASE]
     line: RoomLine
     try:

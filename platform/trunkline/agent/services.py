@@ -11,6 +11,7 @@ from trunkline.agent.line import Line
 from trunkline.agent.options import AgentOptions
 from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
+from trunkline.desk import dial
 from trunkline.desk.arrival import Reception, receive
 from trunkline.errors import StaleLease
 from trunkline.kit.blobs import Blobs
@@ -30,8 +31,22 @@ class Services:
     clock: Clock
 
 
-async def take(line: Line, services: Services) -> tuple[Reception, calls.Lease]:
-    """Store the call on *line* as ours: who calls whom, and the lease that shuts out whoever had it."""
+class Rescued(Exception):
+    """The keypad menu has the caller already."""
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__(call_id)
+        self.call_id = call_id
+
+
+async def take(
+    line: Line, services: Services, *, over_rescue: bool = True
+) -> tuple[Reception, calls.Lease]:
+    """Store the call on *line* as ours: who calls whom, and the lease that shuts out whoever had it.
+
+    Raises Rescued, unless *over_rescue*, when the menu has answered and lives: a caller who has chosen
+    there is not to begin anew.
+    """
     arrival, now = line.arrival, services.clock()
     async with services.db.work() as session:
         reception = await receive(
@@ -47,6 +62,10 @@ async def take(line: Line, services: Services) -> tuple[Reception, calls.Lease]:
             house=services.options.house,
             now=now,
         )
+        if not over_rescue:
+            alive_since = now - 3 * services.options.heartbeat
+            if await calls.is_rescued(session, reception.call_id, alive_since=alive_since):
+                raise Rescued(reception.call_id)
         return reception, await calls.take_lease(session, reception.call_id, now=now)
 
 
@@ -70,7 +89,7 @@ async def close(
     """Store that the call is over since *ended_at*, unless another agent has taken it over."""
     try:
         async with services.db.work() as session:
-            await calls.end(
+            call = await calls.end(
                 session,
                 lease.call_id,
                 reason,
@@ -78,6 +97,7 @@ async def close(
                 lease=lease,
                 ended_at=ended_at,
             )
+            await dial.settle(session, call, now=services.clock())
     except StaleLease:
         log.warning("call_taken_over")
     log.info("call_ended", end_reason=reason.value)

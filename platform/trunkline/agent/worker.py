@@ -2,16 +2,14 @@
 
 import asyncio
 import contextlib
-import wave
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import structlog
 from livekit import rtc
-from livekit.agents import NOT_GIVEN, AgentSession, ErrorEvent
+from livekit.agents import AgentSession, ErrorEvent
 from livekit.agents.llm import LLMError
 from livekit.agents.stt import STTError
 from livekit.agents.tts import TTSError
@@ -19,52 +17,30 @@ from livekit.agents.voice import SpeechHandle
 
 from trunkline.agent import persona
 from trunkline.agent import session as sessions
-from trunkline.agent.conversation import Conversation, heard
+from trunkline.agent.conversation import Conversation
 from trunkline.agent.errors import provider_failed
+from trunkline.agent.fallback import fall_back
 from trunkline.agent.keys import KeyCollector
 from trunkline.agent.line import Line
-from trunkline.agent.options import AgentOptions
 from trunkline.agent.outbound import Opening
 from trunkline.agent.recorder import Recorder
+from trunkline.agent.rescue import serve
 from trunkline.agent.scribe import Scribe
+from trunkline.agent.services import Rescued, Services, beat, close, take
 from trunkline.agent.tools import tools_for
 from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
 from trunkline.calls.queries import turns as turns_of
 from trunkline.crm import queries as crm_reads
-from trunkline.crm import service as crm
-from trunkline.desk import callbacks, dial
-from trunkline.desk.arrival import Reception, receive
 from trunkline.desk.door import Kind
 from trunkline.errors import ProviderFailed, StaleLease, TrunklineError
-from trunkline.kit.blobs import Blobs
-from trunkline.kit.clock import Clock
-from trunkline.kit.db import Database
 from trunkline.profiles.body import ProfileBody
 
 log = structlog.get_logger()
 
-APOLOGY = (
-    "I'm sorry, I have a technical problem just now. "
-    "Somebody will call you back as soon as possible. Goodbye."
-)
-"""Said when a provider fails; ``clips/sorry.en.wav`` says it when no voice is left."""
-
-
-_APOLOGY_LIMIT = timedelta(seconds=20)
 _STOP = timedelta(seconds=5)
 """How long each part of a call may take to stop. livekit-agents may hang when the caller hangs up
 while the agent speaks (agents#5497)."""
-
-
-@dataclass(frozen=True)
-class Services:
-    """What a call needs besides its line."""
-
-    db: Database
-    blobs: Blobs
-    options: AgentOptions
-    clock: Clock
 
 
 @dataclass(frozen=True)
@@ -82,17 +58,26 @@ async def answer(line: Line, services: Services) -> Outcome:
     Whatever fails, the call ends with a reason and what was stored stays.
     """
     try:
-        reception, lease = await _receive(line, services)
+        reception, lease = await take(line, services, over_rescue=False)
+    except Rescued as rescued:
+        log.info("rescue_answers", call_id=rescued.call_id)
+        await line.leave()
+        return Outcome(rescued.call_id, EndReason.AGENT_LOST)
     except Exception:
         await line.hang_up()
         raise
     structlog.contextvars.bind_contextvars(call_id=lease.call_id)
     if reception.answering is None:
         await line.hang_up()
-        return await _close(services, lease, EndReason.NO_PROFILE, services.clock(), None)
+        await close(services, lease, EndReason.NO_PROFILE, services.clock())
+        return Outcome(lease.call_id, EndReason.NO_PROFILE)
+    if reception.door.kind in (Kind.CAPACITY, Kind.MESSAGE):
+        reason = await serve(line, services, reception, lease)
+        return Outcome(lease.call_id, reason)
     if reception.door.kind is Kind.BLOCKED:
         try:  # stored first: LiveKit tells others at once that the room is gone
-            return await _close(services, lease, EndReason.BLOCKED, services.clock(), None)
+            await close(services, lease, EndReason.BLOCKED, services.clock())
+            return Outcome(lease.call_id, EndReason.BLOCKED)
         finally:
             await line.hang_up()
     talk = Conversation(
@@ -108,11 +93,15 @@ async def answer(line: Line, services: Services) -> Outcome:
     talk.scribe.on_stale = lambda: talk.end(EndReason.AGENT_LOST)
     call = _Call(line, services, talk)
     # Until all is stored: without a sign of life the guardian would take a slow ending for a dead agent.
-    alive = asyncio.create_task(_beat(services, talk), name="heartbeat")
+    alive = asyncio.create_task(
+        beat(services, lease, lambda: talk.end(EndReason.AGENT_LOST)), name="heartbeat"
+    )
     reason = EndReason.INTERNAL_ERROR
     try:
         try:
             reason = await call.run()
+        except StaleLease:
+            reason = EndReason.AGENT_LOST
         except Exception:
             log.exception("call_failed")
         finally:
@@ -120,61 +109,10 @@ async def answer(line: Line, services: Services) -> Outcome:
             await (line.leave() if reason is EndReason.AGENT_LOST else line.hang_up())
         ended_at = services.clock()
         await call.wind_up()
-        return await _close(services, lease, reason, ended_at, call.failure)
+        await close(services, lease, reason, ended_at)
+        return Outcome(lease.call_id, reason, call.failure)
     finally:
         alive.cancel()
-
-
-async def _receive(line: Line, services: Services) -> tuple[Reception, calls.Lease]:
-    arrival, now = line.arrival, services.clock()
-    async with services.db.work() as session:
-        reception = await receive(
-            session,
-            room=arrival.room,
-            channel=arrival.channel,
-            from_raw=arrival.from_raw,
-            to_raw=arrival.to_raw,
-            direction=arrival.direction,
-            sip_call_id=arrival.sip_call_id,
-            sip_trunk_id=arrival.sip_trunk_id,
-            attestation=arrival.attestation,
-            house=services.options.house,
-            now=now,
-        )
-        return reception, await calls.take_lease(session, reception.call_id, now=now)
-
-
-async def _close(
-    services: Services,
-    lease: calls.Lease,
-    reason: EndReason,
-    ended_at: datetime,
-    failure: ProviderFailed | None,
-) -> Outcome:
-    now = services.clock()
-    try:
-        async with services.db.work() as session:
-            call = await calls.end(
-                session, lease.call_id, reason, now=now, lease=lease, ended_at=ended_at
-            )
-            await dial.settle(session, call, now=now)
-    except StaleLease:
-        log.warning("call_taken_over")
-    log.info("call_ended", end_reason=reason.value)
-    return Outcome(lease.call_id, reason, failure)
-
-
-async def _beat(services: Services, talk: Conversation) -> None:
-    while True:
-        try:
-            async with services.db.work() as session:
-                await calls.heartbeat(session, talk.lease, now=services.clock())
-        except StaleLease:
-            talk.end(EndReason.AGENT_LOST)
-            return
-        except Exception:
-            log.exception("heartbeat_not_stored")
-        await asyncio.sleep(services.options.heartbeat.total_seconds())
 
 
 class _Call:
@@ -195,12 +133,11 @@ class _Call:
         """Prepare while it rings, answer, greet, and stay until the call is over."""
         talk, body = self._talk, self._talk.body
         self._spawn(self._watch_line())
-        let_in = talk.reception.door.lets_in
         calls_out = self._line.arrival.direction == "outbound" and body.outbound is not None
         if calls_out:
             words = persona.opening(body, talk.reception, self._line.arrival.reason)
         else:
-            words = (persona.greeting if let_in else persona.turned_away)(body, talk.reception)
+            words = persona.greeting(body, talk.reception)
         session = sessions.build(body, self._services.options, talk)
         session.on("error", self._on_error)
         talk.scribe.listen(session)
@@ -215,7 +152,7 @@ class _Call:
         await self._line.attach(session, talk.scribe.heard_text())
         await session.start(agent, record=False)
         frames = await greeting
-        if body.record and let_in:  # without a greeting nobody has been told of a recording
+        if body.record:
             self._recorder = Recorder(
                 self._services.db, self._services.blobs, talk.lease, talk.clock
             )
@@ -228,17 +165,15 @@ class _Call:
             self._open(session, words, frames)
         if not await self._line.answer():
             return await talk.over()
-        self._answered.set()
+        self._line.on_digit(self._keys().press)
+        self._answered.set()  # from here on the menu may take the keys
         if calls_out:
             self._spawn(self._opening())
         elif frames is not None and not self._failed:
-            said = session.say(words, audio=_stream(frames), allow_interruptions=let_in)
-            if not let_in:
-                self._spawn(self._send_away(said))
+            session.say(words, audio=_stream(frames))
         async with talk.db.work() as work:
             await calls.answer(work, talk.lease, now=talk.clock())
-        self._line.on_digit(self._keys().press)
-        if not calls_out:
+        if not calls_out and not self._failed:
             self._silence = self._spawn(talk.mind_silence(session))
         self._spawn(talk.mind_limit(session))
         return await talk.over()
@@ -325,14 +260,10 @@ class _Call:
     # While it is on -------------------------------------------------------------------------
 
     async def _watch_line(self) -> None:
-        self._talk.end(await self._line.ended())
-
-    async def _send_away(self, said: SpeechHandle) -> None:
-        """End the call of somebody who is not let in, once the words are heard."""
-        await heard(said)
-        await asyncio.sleep(self._services.options.hangup_grace.total_seconds())
-        full = self._talk.reception.door.kind is Kind.CAPACITY
-        self._talk.end(EndReason.CAPACITY if full else EndReason.BLOCKED)
+        reason = await self._line.ended()
+        if self._failed and reason is EndReason.CALLER_HANGUP:
+            reason = EndReason.PROVIDER_DOWN  # which is why they hung up
+        self._talk.end(reason)
 
     def _keys(self) -> KeyCollector:
         return KeyCollector(self._services.options.key_gap, self._on_keys)
@@ -370,52 +301,20 @@ class _Call:
         }[part]
         self.failure = provider_failed(part, error, address)
         log.error("provider_failed", part=part, detail=str(self.failure))
-        self._spawn(self._give_up(has_voice=part != "tts"))
+        self._spawn(self._give_up())
 
-    async def _give_up(self, *, has_voice: bool) -> None:
-        """Apologise, promise a call back and keep the promise, then hang up."""
-        talk, session = self._talk, self._session
-        assert session is not None
-        talk.keep(self._promise_callback())
+    async def _give_up(self) -> None:
+        """The keypad menu takes over; it outlives the caller, who may hang up on a promise."""
         await self._answered.wait()
         if self._silence is not None:
             self._silence.cancel()
-        try:
-            async with asyncio.timeout(_APOLOGY_LIMIT.total_seconds()):
-                with contextlib.suppress(RuntimeError):  # nothing is being said
-                    await session.interrupt(force=True)
-                clip = NOT_GIVEN if has_voice else _clip("sorry.en.wav")
-                await session.say(APOLOGY, audio=clip, allow_interruptions=False)
-        except (RuntimeError, TimeoutError):
-            log.warning("apology_not_said")
-        talk.end(EndReason.PROVIDER_DOWN)
-
-    async def _promise_callback(self) -> None:
-        talk, now = self._talk, self._talk.clock()
-        caller = talk.reception.caller
-        try:
-            async with talk.db.work() as session:
-                await callbacks.request_callback(
-                    session,
-                    contact_id=talk.contact_id,
-                    number=caller.e164 if caller else None,
-                    due=now + timedelta(minutes=15),
-                    reason="the call broke off because of a technical problem",
-                    cause=crm.Cause(source="call", call_id=talk.lease.call_id),
-                    now=now,
-                )
-        except Exception:
-            log.exception("callback_not_stored")
+        assert self._session is not None
+        falling = self._talk.keep(
+            fall_back(self._talk, self._services, self._session, self._recorder)
+        )
+        self._talk.end(await asyncio.shield(falling))
 
 
 async def _stream(frames: list[rtc.AudioFrame]) -> AsyncIterator[rtc.AudioFrame]:
     for frame in frames:
         yield frame
-
-
-async def _clip(name: str) -> AsyncIterator[rtc.AudioFrame]:
-    """A recorded sentence of the package, for when no voice is left."""
-    with wave.open(str(Path(__file__).parent / "clips" / name)) as file:
-        rate = file.getframerate()
-        while data := file.readframes(rate // 50):
-            yield rtc.AudioFrame(data, rate, 1, len(data) // 2)

@@ -293,6 +293,14 @@ async def take_abandoned(
     return await _lease_to(session, call, now=now)
 
 
+async def is_rescued(session: AsyncSession, call_id: str, *, alive_since: datetime) -> bool:
+    """Whether the keypad menu has the call, and has given a sign of life since *alive_since*."""
+    call = await session.get(Call, call_id)
+    if call is None or call.state != State.RESCUED:
+        return False
+    return call.heartbeat_at is not None and call.heartbeat_at > alive_since
+
+
 async def heartbeat(session: AsyncSession, lease: Lease, *, now: datetime) -> None:
     """A sign of life of the agent. Raises StaleLease when another has taken the call over."""
     call = await fence(session, lease)

@@ -17,8 +17,9 @@ from livekit.agents.utils import http_context
 
 from trunkline.agent.arrival import Arrival
 from trunkline.agent.options import AgentOptions, ProviderAccess
+from trunkline.agent.services import Services
 from trunkline.agent.warm import warm
-from trunkline.agent.worker import Outcome, Services, answer
+from trunkline.agent.worker import Outcome, answer
 from trunkline.kit import log
 from trunkline.kit.blobs import BlobOptions, open_blobs
 from trunkline.kit.clock import utc_now
