@@ -1,6 +1,6 @@
 """What the call tests share: the sandbox's providers as processes, a furnished database, a placer."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -16,6 +16,9 @@ from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
 from trunkline.kit.clock import utc_now
 from trunkline.kit.db import Database
 from trunkline.kit.processes import spawn
+from trunkline.profiles import queries as profile_reads
+from trunkline.profiles import service as profiles
+from trunkline.profiles.body import read
 from trunkline.sandbox.callers import place, sandbox_providers
 from trunkline.sandbox.story import OUR_NUMBER, Story, seed
 
@@ -46,9 +49,19 @@ async def sandbox(*arguments: str) -> AsyncIterator[int]:
 def placed(sqlite_db: Database, tmp_path: Any) -> Place:
     """``await placed(story, "llm:500@2", …)``: let a caller call; faults break the providers."""
 
-    async def placed(story: Story, *faults: str, to_raw: str = OUR_NUMBER, **agent: Any) -> Placed:
+    async def placed(
+        story: Story,
+        *faults: str,
+        to_raw: str = OUR_NUMBER,
+        profile: Mapping[str, Any] | None = None,
+        **agent: Any,
+    ) -> Placed:
         async with sqlite_db.work() as session:
-            await seed(session, now=utc_now())
+            body = await seed(session, now=utc_now())
+            if profile:
+                (owner,) = await profile_reads.profiles(session)
+                changed = read({**body.model_dump(mode="json"), **profile})
+                await profiles.publish(session, owner.id, changed, now=utc_now())
         blobs = open_blobs(BlobOptions(str(tmp_path / "blobs")))
         await warm()
         async with sandbox(*(f"--fault={fault}" for fault in faults)) as port:

@@ -128,3 +128,29 @@ async def test_a_provider_that_is_not_there(placed: Place) -> None:
     call = await placed(replace(STORY["a"], steps=steps), openai=nowhere)
     assert call.page.call.end_reason == "provider_down"
     assert "check the address and the network" in call.told["failure"]
+
+
+MENU = {
+    "prompt": "Press 1 for the assistant or 2 to leave a message.",
+    "keys": {"1": "agent", "2": "message", "3": "callback"},
+}
+
+
+async def test_a_profiles_choices(placed: Place) -> None:
+    """Keys that the profile offers are obeyed without a model; an unknown one has the prompt said again."""
+    steps = (Listen(), Press("9"), Listen(), Press("3"), StayOn())
+    call = await placed(replace(STORY["a"], steps=steps), profile={"menu": MENU})
+    assert call.page.call.end_reason == "callback_booked"
+    said = [turn.text for turn in call.page.turns]
+    assert said.count(MENU["prompt"]) == 2
+    assert [turn for turn in said if turn.startswith("[keys")] == ["[keys 9]", "[keys 3]"]
+    assert [a.kind for a in call.page.activities] == ["task"]
+    assert not call.page.tool_runs
+
+
+async def test_who_speaks_instead_of_pressing(placed: Place) -> None:
+    """A caller who just talks is answered by the agent, and keys are the model's again."""
+    steps = (Listen(), Say("what_plans_do_you_have.wav"), Listen(), HangUp())
+    call = await placed(replace(STORY["d"], steps=steps), profile={"menu": MENU})
+    assert any(turn.text.startswith("Of course.") for turn in call.page.turns)
+    assert call.page.call.end_reason == "caller_hangup"

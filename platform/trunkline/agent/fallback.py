@@ -1,15 +1,17 @@
-"""The keypad menu inside a running call: a provider is gone, and the caller is still there."""
+"""The keypad menu inside a running call: a provider is gone, or the profile offers choices by key."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import structlog
 from livekit import rtc
-from livekit.agents import AgentSession
+from livekit.agents import AgentSession, UserStateChangedEvent
 
 from trunkline.agent.clips import Clip
 from trunkline.agent.conversation import Conversation, heard
+from trunkline.agent.keys import Entry
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.menu import Caller, Menu, until_over
 from trunkline.agent.recorder import Recorder
@@ -17,6 +19,7 @@ from trunkline.agent.rescue import Tape
 from trunkline.agent.services import Services
 from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
+from trunkline.profiles.body import KeypadMenu, MenuAction
 
 log = structlog.get_logger()
 
@@ -68,28 +71,10 @@ async def fall_back(
             await session.interrupt(force=True)
     # Nothing that is heard from now on may start a reply.
     session.input.set_audio_enabled(False)
-    line, reception = talk.line, talk.reception
+    line = talk.line
     tape = Tape(line, services, talk.lease, recorder)
-    menu = Menu(
-        db=talk.db,
-        blobs=services.blobs,
-        clock=talk.clock,
-        lease=talk.lease,
-        line=line,
-        scribe=talk.scribe,
-        body=talk.body,
-        caller=Caller(
-            number=reception.caller,
-            contact_id=talk.contact_id,
-            region=reception.answering.number.region if reception.answering else None,
-            about="the call broke off because of a technical problem",
-        ),
-        voice=SessionVoice(session),
-        record=tape.start,
-        otherwise=EndReason.PROVIDER_DOWN,
-    )
-    line.on_digit(menu.keypad.press)
-    tape.listen(menu.hear)
+    about = "the call broke off because of a technical problem"
+    menu = _menu(talk, services, session, tape, about, EndReason.PROVIDER_DOWN)
     try:
         async with talk.db.work() as work:
             await calls.rescue(work, talk.lease, now=talk.clock())
@@ -102,6 +87,110 @@ async def fall_back(
     finally:
         await tape.stop()
     return reason if reason is EndReason.TRANSFERRED else EndReason.PROVIDER_DOWN
+
+
+def _menu(
+    talk: Conversation,
+    services: Services,
+    session: AgentSession[Conversation],
+    tape: Tape,
+    about: str,
+    otherwise: EndReason,
+) -> Menu:
+    """A menu that has the caller's keys and voice from now on."""
+    reception = talk.reception
+    menu = Menu(
+        db=talk.db,
+        blobs=services.blobs,
+        clock=talk.clock,
+        lease=talk.lease,
+        line=talk.line,
+        scribe=talk.scribe,
+        body=talk.body,
+        caller=Caller(
+            number=reception.caller,
+            contact_id=talk.contact_id,
+            region=reception.answering.number.region if reception.answering else None,
+            about=about,
+        ),
+        voice=SessionVoice(session),
+        record=tape.start,
+        otherwise=otherwise,
+    )
+    talk.line.on_digit(menu.keypad.press)
+    tape.listen(menu.hear)
+    return menu
+
+
+async def offer(
+    talk: Conversation,
+    services: Services,
+    session: AgentSession[Conversation],
+    recorder: Recorder | None,
+    choices: KeypadMenu,
+) -> EndReason | None:
+    """Say the profile's *choices* after what is being said, and do what is chosen.
+
+    Returns how the call ends, or None when the caller is to talk to the agent: they chose it, spoke instead
+    of pressing, or what they chose came to nothing.
+    """
+    tape = Tape(talk.line, services, talk.lease, recorder)
+    menu = _menu(talk, services, session, tape, "asked for by key", EndReason.SILENCE)
+    spoke = asyncio.Event()
+
+    def on_user(event: UserStateChangedEvent) -> None:
+        if event.new_state == "speaking":
+            spoke.set()
+
+    session.on("user_state_changed", on_user)
+    try:
+        action = await _chosen(session, menu, choices, spoke)
+        if action == "hang_up":
+            with contextlib.suppress(RuntimeError):
+                await heard(session.say(talk.body.farewell, allow_interruptions=False))
+            return EndReason.AGENT_HANGUP
+        if action not in ("message", "callback"):
+            return None
+        # Whatever is said now is a message, or goes with keys: no reply may come of it.
+        session.input.set_audio_enabled(False)
+        done = await menu.do(action)
+        session.input.set_audio_enabled(True)
+        return done
+    finally:
+        session.off("user_state_changed", on_user)
+        await tape.stop()
+        if recorder is not None:
+            talk.line.tap(recorder.push)
+
+
+async def _chosen(
+    session: AgentSession[Conversation], menu: Menu, choices: KeypadMenu, spoke: asyncio.Event
+) -> MenuAction:
+    wait = Entry(length=1, terminator=None, first=timedelta(seconds=choices.wait_s))
+    for _ in range(choices.tries):
+        prompt = session.say(choices.prompt)
+        saying = asyncio.create_task(heard(prompt))
+        speaking = asyncio.create_task(spoke.wait())
+        pressed = asyncio.create_task(menu.keypad.pressed.wait())
+        try:
+            await asyncio.wait([saying, speaking, pressed], return_when=asyncio.FIRST_COMPLETED)
+            if menu.keypad.pressed.is_set():
+                with contextlib.suppress(RuntimeError):
+                    session.interrupt()
+            entering = asyncio.create_task(menu.keypad.collect(wait))
+            await asyncio.wait([entering, speaking], return_when=asyncio.FIRST_COMPLETED)
+            if not entering.done():
+                entering.cancel()
+                return "agent"
+            keys = entering.result().keys
+        finally:
+            for task in (saying, speaking, pressed):
+                task.cancel()
+        if keys:
+            menu.note_keys(keys)
+        if keys in choices.keys:
+            return choices.keys[keys]
+    return choices.otherwise
 
 
 async def _frames(pcm: bytes) -> AsyncIterator[rtc.AudioFrame]:

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import structlog
@@ -181,6 +181,14 @@ class Menu:
                 offered = [name for key, name in _OFFERS.items() if key in choices]
             before = ()
         return await self._nothing_chosen()
+
+    async def do(self, action: Literal["message", "callback"]) -> EndReason | None:
+        """Do what was chosen elsewhere. None when it came to nothing: no message, no number."""
+        return await (self._message() if action == "message" else self._call_back())
+
+    def note_keys(self, keys: str) -> None:
+        """Store keys that were pressed as a choice."""
+        self._scribe.caller_pressed(keys, self._line.position_ms())
 
     async def promise_if_known(self) -> None:
         """Promise a call back to a caller whose number is known."""

@@ -19,7 +19,7 @@ from trunkline.agent import persona
 from trunkline.agent import session as sessions
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.errors import provider_failed
-from trunkline.agent.fallback import fall_back
+from trunkline.agent.fallback import fall_back, offer
 from trunkline.agent.keys import KeyCollector
 from trunkline.agent.line import Line
 from trunkline.agent.outbound import Opening
@@ -174,7 +174,7 @@ class _Call:
         async with talk.db.work() as work:
             await calls.answer(work, talk.lease, now=talk.clock())
         if not calls_out and not self._failed:
-            self._silence = self._spawn(talk.mind_silence(session))
+            self._silence = self._spawn(self._converse(body))
         self._spawn(talk.mind_limit(session))
         return await talk.over()
 
@@ -199,6 +199,18 @@ class _Call:
         task = asyncio.create_task(work)
         self._tasks.append(task)
         return task
+
+    async def _converse(self, body: ProfileBody) -> None:
+        """The profile's choices by key, if it has any; then the agent talks, and silence is minded."""
+        talk, session = self._talk, self._session
+        assert session is not None
+        if body.menu is not None:
+            offering = talk.keep(offer(talk, self._services, session, self._recorder, body.menu))
+            if (reason := await asyncio.shield(offering)) is not None:
+                talk.end(reason)
+                return
+            self._line.on_digit(self._keys().press)
+        await talk.mind_silence(session)
 
     # When we call ---------------------------------------------------------------------------
 

@@ -282,6 +282,25 @@ class Endpointing(_Part):
         return self
 
 
+MenuAction = Literal["agent", "message", "callback", "hang_up"]
+
+
+class KeypadMenu(_Part):
+    """Choices by key after the greeting. Whoever speaks instead of pressing talks to the agent."""
+
+    prompt: Spoken = Field(description="Says which key does what; said after the greeting.")
+    keys: dict[Annotated[str, StringConstraints(pattern=r"^[0-9*#]$")], MenuAction] = Field(
+        min_length=1, max_length=12, description="Key → agent, message, callback or hang_up."
+    )
+    tries: int = Field(default=2, ge=1, le=5, description="How often the prompt is said.")
+    wait_s: float = Field(
+        default=5.0, ge=1, le=30, description="How long a key is waited for after the prompt."
+    )
+    otherwise: MenuAction = Field(
+        default="agent", description="What happens when nothing was pressed after the last try."
+    )
+
+
 class ProfileBody(_Part):
     """One state of a profile."""
 
@@ -324,6 +343,9 @@ class ProfileBody(_Part):
     )
     callback_time: ClockTime = Field(
         default="09:00", description="HH:MM of a callback for which the caller names a day only."
+    )
+    menu: KeypadMenu | None = Field(
+        default=None, description="Choices by key after the greeting; none: straight to the agent."
     )
     hours: list[Hours] = Field(
         default_factory=list, max_length=50, description="Business hours; empty is always open."
