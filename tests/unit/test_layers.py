@@ -41,6 +41,7 @@ ONLY_IN = {
         "sandbox/callers.py",
         "sandbox/sip.py",
         "sandbox/sip_api.py",
+        "sandbox/sip_leg.py",
         "sandbox/phones.py",
         "web/routes/livekit.py",
     ),

@@ -17,7 +17,7 @@ from trunkline.agent.audio import FRAME_S, SILENCE, Intake, Playout
 from trunkline.agent.heard import Heard
 from trunkline.agent.line import Tap
 from trunkline.calls.lifecycle import EndReason
-from trunkline.kit.audio import mulaw_decode, mulaw_encode
+from trunkline.sandbox.line_faults import SOUND, Faults, Wire
 
 
 class Party(Protocol):
@@ -34,10 +34,10 @@ class Party(Protocol):
 
 
 class LoopbackLine:
-    """A telephone line to a simulated *party*. Implements ``agent.line.Line``."""
+    """A telephone line, with its *faults*, to a simulated *party*. Implements ``agent.line.Line``."""
 
-    def __init__(self, arrival: Arrival, party: Party) -> None:
-        self._arrival, self._party = arrival, party
+    def __init__(self, arrival: Arrival, party: Party, faults: Faults = SOUND) -> None:
+        self._arrival, self._party, self._wire = arrival, party, Wire(faults)
         self._input = Intake()
         self._output = Playout()
         self._tap: Tap | None = None
@@ -121,20 +121,16 @@ class LoopbackLine:
             self._end(EndReason.LINE_LOST)
 
     def _step(self) -> None:
-        """One frame each way, both through the line's own coding."""
-        agent = _over_the_line(self._output.next_frame() or SILENCE)
+        """One frame each way, both over the line."""
+        agent = self._wire.hear(self._output.next_frame() or SILENCE)
         said = self._party.exchange(agent)
         if said is None:
             self._end(EndReason.CALLER_HANGUP)
             return
-        caller = _over_the_line(said)
+        caller = self._wire.say(said)
         if self._tap is not None:
             self._tap(caller, agent)
         self._frames += 1
         self._input.push(caller)
         for digit in self._party.pressed():
             self._on_digit(digit)
-
-
-def _over_the_line(pcm: bytes) -> bytes:
-    return mulaw_decode(mulaw_encode(pcm))

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from livekit import api, rtc
+from livekit import rtc
 
 from trunkline.agent.audio import FRAME, FRAME_S, SILENCE, InStep
-from trunkline.agent.line import LINE_RATE_HZ
-from trunkline.kit.audio import mulaw_decode, mulaw_encode
 from trunkline.kit.livekit import LiveKitOptions
+from trunkline.sandbox.line_faults import SOUND, Faults, Wire
 from trunkline.sandbox.loopback import Party
+from trunkline.sandbox.sip_leg import Leg, hear, token
 
 STAYS = timedelta(seconds=2)
 """How long a participant who refused stays in the room."""
@@ -40,6 +40,8 @@ class Phone:
     """Whoever picks up; None: somebody who listens and says nothing."""
     early_media: bytes = b""
     """What is heard before it answers, PCM16 at LINE_RATE_HZ: an announcement."""
+    faults: Faults = SOUND
+    """What is wrong with its line."""
 
 
 ANSWERS = Phone()
@@ -96,7 +98,7 @@ class Callee:
         self._options, self._phone, self.placed = options, phone, placed
         self._party: Party = phone.who() if phone.who else Listener()
         self._room = rtc.Room()
-        self._source = rtc.AudioSource(LINE_RATE_HZ, 1, queue_size_ms=200)
+        self._leg, self._wire = Leg(self._room), Wire(phone.faults)
         self._heard: dict[str, InStep] = {}
         self._hearing: dict[str, asyncio.Task[None]] = {}
         self._gone = asyncio.Event()
@@ -111,12 +113,12 @@ class Callee:
         room.on("sip_dtmf_received", self._on_dtmf)
         room.on("disconnected", lambda *_: self._gone.set())
         given = {"sip.callID": self.call_id, "sip.callStatus": "dialing", **attributes}
-        await room.connect(self._options.url, self._token(given))
-        track = rtc.LocalAudioTrack.create_audio_track("sip", self._source)
-        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
-        options.audio_encoding.max_bitrate = 64_000
-        await room.local_participant.publish_track(track, options)
-        await self._tell({"sip.callStatus": "ringing"})
+        placed = self.placed
+        await room.connect(
+            self._options.url, token(self._options, placed.room, placed.identity, given)
+        )
+        await self._leg.publish()
+        await self._leg.status("ringing")
         return room.local_participant.sid
 
     async def answer(self, ringing: timedelta) -> tuple[int, str] | None:
@@ -143,9 +145,7 @@ class Callee:
             self._talking = asyncio.create_task(self._leave_later())
             return self._phone.refuses
         full = uuid.uuid4().hex
-        await self._tell(
-            {"sip.callStatus": "active", "sip.callIDFull": full, "sip.callTag": full[:10]}
-        )
+        await self._leg.status("active", callIDFull=full, callTag=full[:10])
         self.placed.outcome = "answered"
         self.placed.answered.set()
         self._talking = asyncio.create_task(self._talk(), name="callee")
@@ -167,17 +167,14 @@ class Callee:
             while not self._gone.is_set():
                 due += FRAME_S
                 await asyncio.sleep(max(0.0, due - loop.time()))
-                heard = mulaw_decode(mulaw_encode(self._mixed()))
+                heard = self._wire.hear(self._mixed())
                 said = self._party.exchange(heard)
                 if said is None:
                     break
                 self.placed.heard += heard
                 self.placed.said += said
-                await self._send(said)
-                for digit in self._party.pressed():
-                    await self._room.local_participant.publish_dtmf(
-                        code="0123456789*#ABCD".index(digit), digit=digit
-                    )
+                await self._leg.say(self._wire.say(said))
+                await self._leg.press(self._party.pressed())
         finally:
             await self._end("answered")
 
@@ -187,11 +184,8 @@ class Callee:
         for start in range(0, len(pcm), 2 * FRAME):
             due += FRAME_S
             await asyncio.sleep(max(0.0, due - loop.time()))
-            await self._send(pcm[start : start + 2 * FRAME].ljust(2 * FRAME, b"\0"))
-
-    async def _send(self, pcm: bytes) -> None:
-        said = mulaw_decode(mulaw_encode(pcm))
-        await self._source.capture_frame(rtc.AudioFrame(said, LINE_RATE_HZ, 1, FRAME))
+            frame = pcm[start : start + 2 * FRAME].ljust(2 * FRAME, b"\0")
+            await self._leg.say(self._wire.say(frame))
 
     def _mixed(self) -> bytes:
         """This tick of all tracks in the room, as livekit-sip's mixer adds them."""
@@ -221,16 +215,16 @@ class Callee:
         await asyncio.gather(*self._hearing.values(), return_exceptions=True)
         if not self._gone.is_set():
             with contextlib.suppress(Exception):  # the room may vanish at this very moment
-                await self._tell({"sip.callStatus": "hangup"})
+                await self._leg.status("hangup")
         await self._room.disconnect(reason=reason)
-        await self._source.aclose()
+        await self._leg.aclose()
 
     # The room -------------------------------------------------------------------------------
 
     def _on_track(self, track: rtc.Track, publication: Any, who: rtc.RemoteParticipant) -> None:
         if isinstance(track, rtc.RemoteAudioTrack):
             heard = self._heard[track.sid] = InStep()
-            self._hearing[track.sid] = asyncio.create_task(_hear(track, heard))
+            self._hearing[track.sid] = asyncio.create_task(hear(track, heard.push))
 
     def _on_track_gone(self, track: rtc.Track, *_: Any) -> None:
         self._heard.pop(track.sid, None)
@@ -240,30 +234,3 @@ class Callee:
 
     def _on_dtmf(self, dtmf: rtc.SipDTMF) -> None:
         self.placed.keys += dtmf.digit
-
-    async def _tell(self, attributes: dict[str, str]) -> None:
-        await self._room.local_participant.set_attributes(attributes)
-
-    def _token(self, attributes: Mapping[str, str]) -> str:
-        grants = api.VideoGrants(
-            room_join=True, room=self.placed.room, can_update_own_metadata=True
-        )
-        return (
-            api.AccessToken(self._options.api_key, self._options.api_secret)
-            .with_identity(self.placed.identity)
-            .with_kind("sip")
-            .with_attributes(dict(attributes))
-            .with_grants(grants)
-            .to_jwt()
-        )
-
-
-async def _hear(track: rtc.RemoteAudioTrack, heard: InStep) -> None:
-    stream = rtc.AudioStream.from_track(
-        track=track, sample_rate=LINE_RATE_HZ, num_channels=1, frame_size_ms=20
-    )
-    try:
-        async for event in stream:
-            heard.push(bytes(event.frame.data))
-    finally:
-        await stream.aclose()

@@ -10,22 +10,20 @@ import asyncio
 import contextlib
 import time
 import uuid
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from livekit import api, rtc
+from livekit import rtc
 
-from trunkline.agent.audio import FRAME, FRAME_S, InStep
-from trunkline.agent.line import LINE_RATE_HZ
+from trunkline.agent.audio import FRAME_S, InStep
 from trunkline.desk.sip import AGENT, NUMBER_ATTRIBUTE
-from trunkline.kit.audio import mulaw_decode, mulaw_encode
 from trunkline.kit.livekit import LiveKitOptions
+from trunkline.sandbox.line_faults import SOUND, Faults, Wire
 from trunkline.sandbox.loopback import Party
-
-DTMF_CODES = {**{str(digit): digit for digit in range(10)}, "*": 10, "#": 11}
-"""RFC 4733, table 4."""
+from trunkline.sandbox.sip_leg import Leg, hear, token
 
 BYE = "sandbox.bye"
 """Topic of the packet that makes a simulated caller leave: their carrier has connected them elsewhere."""
@@ -52,6 +50,8 @@ class Dial:
     """The agent that the rule dispatches; None: a rule that names none."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Further ones: mapped headers, rule attributes, ``sip.twilio.callSid``."""
+    faults: Faults = SOUND
+    """What is wrong with the caller's line."""
 
     @property
     def identity(self) -> str:
@@ -103,6 +103,7 @@ class SipCall:
         self._gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._joined = self._picked_up = 0.0
         self._first_sound: float | None = None
+        self._leg, self._wire = Leg(self._room), Wire(dial.faults)
         self._heard = InStep()
         self._hearing: asyncio.Task[None] | None = None
         self.worst_lag_s = 0.0
@@ -123,7 +124,11 @@ class SipCall:
         room.on("disconnected", self._on_disconnected)
         room.on("data_received", self._on_data)
         told = dial.told()
-        await room.connect(self._options.url, self._token({} if dial.late is not None else told))
+        known = {} if dial.late is not None else told
+        agents = [dial.agent] if dial.agent else []
+        await room.connect(
+            self._options.url, token(self._options, dial.room, dial.identity, known, agents)
+        )
         self._joined = time.time()
         if (joined := room.local_participant.joined_at) is not None:
             self._joined = joined.timestamp()
@@ -137,8 +142,9 @@ class SipCall:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             if not self._gone.done() or self._gone.result() == "transferred":
-                await self._status("hangup")
+                await self._leg.status("hangup")
             await room.disconnect()
+            await self._leg.aclose()
         return Over(how, self._ms(self._joined, self._picked_up), self._first_ms())
 
     async def _ring(self) -> str | None:
@@ -156,32 +162,19 @@ class SipCall:
         return None
 
     async def _talk(self) -> str:
-        source = rtc.AudioSource(LINE_RATE_HZ, 1, queue_size_ms=200)
-        try:
-            await self._status("active")
-            return await self._speak(source)
-        finally:
-            await source.aclose()
-
-    async def _speak(self, source: rtc.AudioSource) -> str:
-        track = rtc.LocalAudioTrack.create_audio_track("sip", source)
-        # As clear as livekit-sip's own Opus: at WebRTC's default for speech the ears mishear some lines.
-        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE, dtx=False)
-        options.audio_encoding.max_bitrate = 64_000
-        await self._room.local_participant.publish_track(track, options)
+        await self._leg.status("active")
+        await self._leg.publish()
         loop = asyncio.get_running_loop()
         due = loop.time()
         while not self._gone.done():
             due += FRAME_S
             await asyncio.sleep(max(0.0, due - loop.time()))
             self.worst_lag_s = max(self.worst_lag_s, loop.time() - due)
-            said = self._party.exchange(mulaw_decode(mulaw_encode(self._heard.take())))
+            said = self._party.exchange(self._wire.hear(self._heard.take()))
             if said is None:
                 return "caller"
-            said = mulaw_decode(mulaw_encode(said))
-            await source.capture_frame(rtc.AudioFrame(said, LINE_RATE_HZ, 1, FRAME))
-            for digit in self._party.pressed():
-                await self._room.local_participant.publish_dtmf(code=DTMF_CODES[digit], digit=digit)
+            await self._leg.say(self._wire.say(said))
+            await self._leg.press(self._party.pressed())
         return self._gone.result()
 
     # The room -------------------------------------------------------------------------------
@@ -190,7 +183,7 @@ class SipCall:
         if not isinstance(track, rtc.RemoteAudioTrack) or self._answered.is_set():
             return
         self._picked_up = time.time()
-        self._hearing = asyncio.create_task(self._hear(track))
+        self._hearing = asyncio.create_task(hear(track, self._hear))
         self._answered.set()
 
     def _on_disconnected(self, reason: Any = None) -> None:
@@ -203,41 +196,15 @@ class SipCall:
         if packet.topic == BYE and not self._gone.done():
             self._gone.set_result("transferred")
 
-    async def _hear(self, track: rtc.RemoteAudioTrack) -> None:
-        stream = rtc.AudioStream.from_track(
-            track=track, sample_rate=LINE_RATE_HZ, num_channels=1, frame_size_ms=20
-        )
-        try:
-            async for event in stream:
-                if self._first_sound is None and max(event.frame.data, default=0) > _AUDIBLE:
-                    self._first_sound = time.time()
-                self._heard.push(bytes(event.frame.data))
-        finally:
-            await stream.aclose()
-
-    async def _status(self, status: str) -> None:
-        await self._room.local_participant.set_attributes({"sip.callStatus": status})
+    def _hear(self, pcm: bytes) -> None:
+        if self._first_sound is None and max(array("h", pcm), default=0) > _AUDIBLE:
+            self._first_sound = time.time()
+        self._heard.push(pcm)
 
     async def _tell(self, attributes: dict[str, str]) -> None:
         assert self._dial.late is not None
         await asyncio.sleep(self._dial.late.total_seconds())
-        await self._room.local_participant.set_attributes(attributes)
-
-    def _token(self, attributes: dict[str, str]) -> str:
-        agents = [api.RoomAgentDispatch(agent_name=self._dial.agent)] if self._dial.agent else []
-        return (
-            api.AccessToken(self._options.api_key, self._options.api_secret)
-            .with_identity(self._dial.identity)
-            .with_kind("sip")
-            .with_attributes(attributes)
-            .with_grants(
-                api.VideoGrants(room_join=True, room=self._dial.room, can_update_own_metadata=True)
-            )
-            .with_room_config(
-                api.RoomConfiguration(empty_timeout=30, departure_timeout=20, agents=agents)
-            )
-            .to_jwt()
-        )
+        await self._leg.tell(attributes)
 
     def _first_ms(self) -> int | None:
         return self._ms(self._picked_up, self._first_sound or 0.0)
