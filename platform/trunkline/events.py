@@ -134,7 +134,8 @@ class CallAnswered(CallEvent):
 class CallTransferred(CallEvent):
     """The agent handed the caller over. Fires once the other side has answered, or has not.
 
-    ``kind`` is cold or warm; ``outcome`` is answered, no_answer, busy, rejected or failed.
+    ``kind`` is cold or warm; ``outcome`` is answered, no_answer, busy, rejected, voicemail,
+    unreachable, cancelled (the caller hung up meanwhile) or failed.
     """
 
     type = "call.transferred"

@@ -19,7 +19,7 @@ from trunkline.desk import ringing, sip
 from trunkline.kit.blobs import Blobs
 from trunkline.kit.clock import Clock, utc_now
 from trunkline.kit.db import Database
-from trunkline.kit.livekit import LiveKit, LiveKitFailed
+from trunkline.kit.livekit import CONSULT_ROOM, LiveKit, LiveKitFailed
 
 log = structlog.get_logger()
 
@@ -179,6 +179,17 @@ class Guardian:
             if lease is not None:
                 log.warning("agent_lost", call_id=call.id, epoch=lease.epoch)
                 self._to_join.append(call.id)
+                await self._end_rooms(call.room)
+
+    async def _end_rooms(self, room: str) -> None:
+        """Let nobody wait for an agent that is gone: neither the caller nor whom it had asked."""
+        if self._livekit is None:
+            return
+        for name in (room, f"{CONSULT_ROOM}{room}"):
+            try:
+                await self._livekit.delete_room(name)
+            except LiveKitFailed as error:
+                log.warning("room_not_ended", room=name, detail=str(error))
 
     async def _join_left(self) -> None:
         await self._take_unjoined()

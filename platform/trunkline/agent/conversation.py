@@ -38,6 +38,10 @@ async def heard(said: SpeechHandle) -> None:
     await asyncio.wait([playing], timeout=_LONGEST_SPEECH.total_seconds())
 
 
+_CONNECTED = timedelta(seconds=5)
+"""How long after the caller is gone LiveKit may take to tell that the carrier has connected them."""
+
+
 class Conversation:
     """The state of one live call. AgentSession carries it as ``userdata``."""
 
@@ -65,6 +69,10 @@ class Conversation:
         self._user_stirred = False
         self.holding = False
         """Whether the agent answers nothing by itself: whoever it hears may be a machine."""
+        self.handing_over: asyncio.Future[bool] | None = None
+        """Set while the caller is being handed to somebody else; true once they have been."""
+        self.away = False
+        """The caller is with music, the carrier or somebody else, and not with the agent."""
 
     @property
     def rung(self) -> Rung:
@@ -97,6 +105,15 @@ class Conversation:
     def is_over(self) -> bool:
         """Whether the call is over already."""
         return self._over.done()
+
+    async def why(self, reason: EndReason) -> EndReason:
+        """What it means that the other side left for *reason*: a caller handed over has not hung up."""
+        if self.handing_over is None or reason is EndReason.AGENT_HANGUP:
+            return reason
+        # The carrier takes the caller away a moment before it tells that it connected them.
+        await asyncio.wait([self.handing_over], timeout=_CONNECTED.total_seconds())
+        done = self.handing_over.done() and self.handing_over.result()
+        return EndReason.TRANSFERRED if done else reason
 
     async def over(self) -> EndReason:
         """Wait until the call is over, and why."""
@@ -170,6 +187,8 @@ class Conversation:
                 with contextlib.suppress(RuntimeError):  # the session closes already
                     session.say(self.body.end_warning)
         await asyncio.sleep(max(0.0, end - loop.time()))
+        if self.away:
+            self.line.resume()  # else the farewell would wait behind the music
         with contextlib.suppress(RuntimeError):
             await heard(session.say(self.body.farewell, allow_interruptions=False))
         await asyncio.sleep(self.options.hangup_grace.total_seconds())

@@ -6,11 +6,12 @@ used: both directions run on one 20 ms clock, which also gives the recording two
 """
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from livekit import rtc
@@ -19,9 +20,14 @@ from livekit.agents import AgentSession, io
 from trunkline.agent.arrival import Arrival, from_sip
 from trunkline.agent.audio import FRAME, FRAME_S, SILENCE, InStep, Intake, Playout
 from trunkline.agent.heard import Heard
-from trunkline.agent.line import LINE_RATE_HZ, Tap
+from trunkline.agent.line import LINE_RATE_HZ, Consultation, Tap
+from trunkline.agent.music import hold_music
 from trunkline.calls.lifecycle import EndReason
 from trunkline.desk.sip import is_complete
+from trunkline.errors import Unavailable
+
+if TYPE_CHECKING:
+    from trunkline.agent.consult import Switchboard
 
 log = structlog.get_logger()
 
@@ -33,6 +39,13 @@ LATE = timedelta(seconds=1)
 """How long attributes that come after the participant are waited for; the caller hears ringing."""
 PICK_UP = timedelta(seconds=10)
 """How long the subscription to our track may take; livekit-server's own limit is longer."""
+
+_DIGIT = timedelta(milliseconds=250)
+"""From one key to the next. livekit-sip sends each as a tone of its own; telephones need 40 ms of tone
+and 40 ms of pause at least (ITU-T Q.24), answering machines rather more."""
+
+_CODES = {key: code for code, key in enumerate("0123456789*#ABCD")}
+"""Key → event code (RFC 4733, table 4)."""
 
 _AHEAD = 3
 """Frames given to WebRTC before they are due: 60 ms bridge a delay of our event loop, and are what the
@@ -69,6 +82,7 @@ async def arrive(
     *,
     join: timedelta = JOIN,
     late: timedelta = LATE,
+    board: "Switchboard | None" = None,
 ) -> "RoomLine":
     """The line of the connected *room*, once its caller is there and told whom they call.
 
@@ -107,7 +121,7 @@ async def arrive(
         for name in watched:
             room.off(name, on_change)  # type: ignore[arg-type]
     arrival = from_sip(room.name, caller.identity, caller.attributes)
-    line = RoomLine(room, caller.identity, arrival, delete_room)
+    line = RoomLine(room, caller.identity, arrival, delete_room, board)
     line.take_up(caller)
     return line
 
@@ -131,11 +145,16 @@ class RoomLine:
         far: str,
         arrival: Arrival,
         delete_room: Callable[[], Awaitable[None]],
+        board: "Switchboard | None" = None,
     ) -> None:
         self._room, self._caller, self._delete_room = room, far, delete_room
         self._arrival = arrival
         self._is_open = True
         """Whether what comes from the far end is heard."""
+        self._board = board
+        self._instead: Callable[[], bytes] | None = None
+        self._onward: Callable[[bytes], None] | None = None
+        self._music = itertools.cycle(hold_music())
         self._intake, self._playout = Intake(), Playout(self._take_back)
         self._said = InStep()
         self._source = rtc.AudioSource(LINE_RATE_HZ, 1, queue_size_ms=200)
@@ -216,6 +235,38 @@ class RoomLine:
     def on_digit(self, callback: Callable[[str], None]) -> None:
         self._on_digit = callback
 
+    async def send_digits(self, digits: str) -> None:
+        for digit in digits:
+            await self._room.local_participant.publish_dtmf(code=_CODES[digit], digit=digit)
+            await asyncio.sleep(_DIGIT.total_seconds())
+
+    def hold(self) -> None:
+        self.patch(self._music.__next__, None)
+
+    def resume(self) -> None:
+        if self._instead is not None:
+            self._instead = self._onward = None
+            self._take_back()
+
+    def patch(self, instead: Callable[[], bytes], onward: Callable[[bytes], None] | None) -> None:
+        """Play the frames of *instead* in place of the session, and pass what is heard *onward* only."""
+        self._instead, self._onward = instead, onward
+
+    async def refer(self, to: str, ringing: timedelta) -> None:
+        await self._outside().refer(self._room.name, self._caller, to, ringing)
+
+    async def consult(
+        self, number: str, caller_id: str | None, ringing: timedelta, longest: timedelta
+    ) -> Consultation:
+        return await self._outside().consult(
+            self, number, caller_id=caller_id, ringing=ringing, longest=longest
+        )
+
+    def _outside(self) -> "Switchboard":
+        if self._board is None:
+            raise Unavailable("this line was made without a way to place calls")
+        return self._board
+
     def position_ms(self) -> int:
         return round(self._frames * FRAME_S * 1000)
 
@@ -267,7 +318,9 @@ class RoomLine:
                     continue
                 pcm = bytes(event.frame.data)
                 # To the session at once, to the recording on the clock.
-                self._intake.push(pcm)
+                self._intake.push(pcm if self._instead is None else bytes(len(pcm)))
+                if self._onward is not None:
+                    self._onward(pcm)
                 self._said.push(pcm)
         finally:
             await stream.aclose()
@@ -288,7 +341,7 @@ class RoomLine:
     async def _step(self) -> None:
         """One frame each way."""
         while len(self._ahead) < _AHEAD:
-            frame = self._playout.next_frame()
+            frame = self._instead() if self._instead else self._playout.next_frame()
             if frame is None:
                 break
             self._ahead.append(frame)

@@ -230,6 +230,11 @@ class Scribe:
 
         self._queue.put_nowait(write)
 
+    def note(self, text: str) -> None:
+        """Mark in the transcript what happened now, in brackets, as the agent's."""
+        at = self._line.position_ms()
+        self._save(OpenTurn("agent", at, f"[{text}]"), ended_ms=at)
+
     async def _write(self) -> None:
         stale = False
         while write := await self._queue.get():

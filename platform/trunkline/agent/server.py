@@ -23,6 +23,7 @@ from livekit.agents.utils import http_context
 from starlette.applications import Starlette
 
 from trunkline.agent.clips import keep_rendered
+from trunkline.agent.consult import Switchboard
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.options import WorkerOptions
 from trunkline.agent.outbound import CalleeLine
@@ -308,7 +309,7 @@ async def _job(options: WorkerOptions, context: JobContext) -> None:
                 return
             line = to_dial
         else:
-            line = await arrive(context.room, delete_room)
+            line = await arrive(context.room, delete_room, board=Switchboard(options.livekit))
     except NoCaller as error:
         log.warning("no_caller", room=context.room.name, detail=str(error))
         await delete_room()

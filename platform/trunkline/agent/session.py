@@ -72,6 +72,26 @@ def build(
     )
 
 
+def aside(body: ProfileBody, options: AgentOptions) -> AgentSession[None]:
+    """A session that speaks with the profile's voice and hears, and leaves the thinking to code."""
+    return AgentSession(
+        stt=_stt(body, options),
+        tts=speech(body, options),
+        vad=inference.VAD(model="silero"),
+        aec_warmup_duration=None,
+        user_away_timeout=None,
+        conn_options=SessionConnectOptions(
+            stt_conn_options=HEARING,
+            tts_conn_options=SPEAKING,
+            max_unrecoverable_errors=sys.maxsize,
+        ),
+        turn_handling={
+            "turn_detection": "vad",
+            "interruption": {"mode": "vad", "discard_audio_if_uninterruptible": False},
+        },
+    )
+
+
 class FrontDesk(Agent):
     """The agent of a call."""
 

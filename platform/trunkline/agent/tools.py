@@ -7,7 +7,7 @@ event and ``ok``; or ``error`` with ``tool.failed``.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import structlog
@@ -15,22 +15,27 @@ from livekit.agents import RunContext, StopResponse, ToolError, function_tool
 from livekit.agents.llm import Tool
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from trunkline.agent import transfer
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.errors import code_of, say
+from trunkline.agent.line import KEYS
 from trunkline.calls import service as calls
 from trunkline.crm import queries as crm_reads
 from trunkline.crm import service as crm
 from trunkline.desk import callbacks, intake
 from trunkline.desk.deals import move_callers_deal
 from trunkline.desk.identity import Rung, require
+from trunkline.errors import Invalid
 from trunkline.kit.money import Money
 from trunkline.kit.redact import redact
-from trunkline.profiles.body import ProfileBody
+from trunkline.profiles.body import ProfileBody, TransferTarget
 
 log = structlog.get_logger()
 
 Context = RunContext[Conversation]
 Verb = Callable[[AsyncSession, crm.Cause], Awaitable[str]]
+
+_MOST_KEYS = 32
 
 NEEDS: Mapping[str, Rung] = {
     "look_up_contact": Rung.NUMBER_MATCH,
@@ -40,6 +45,8 @@ NEEDS: Mapping[str, Rung] = {
     "log_activity": Rung.UNKNOWN,
     "request_callback": Rung.UNKNOWN,
     "take_message": Rung.UNKNOWN,
+    "transfer_to_person": Rung.UNKNOWN,
+    "press_keys": Rung.UNKNOWN,
     "end_call": Rung.UNKNOWN,
 }
 """Tool → how sure we must be who is calling. What reveals or changes records needs a match."""
@@ -275,6 +282,43 @@ async def take_message(context: Context, text: str) -> str:
 
 
 @function_tool
+async def press_keys(context: Context, digits: str) -> str:
+    """Press keys on the telephone's keypad, for an automatic menu at the other end.
+
+    Args:
+        digits: The keys in order: 0 to 9, star as *, hash as #.
+    """
+
+    async def verb(session: AsyncSession, cause: crm.Cause) -> str:
+        if not digits or len(digits) > _MOST_KEYS or not KEYS.issuperset(digits):
+            raise Invalid(f"keys are 0-9, * and #, {_MOST_KEYS} at most")
+        return f"Pressed {digits}."
+
+    told = await run(context, {"digits": digits}, verb)
+    # Outside the transaction: it takes a quarter of a second for each key.
+    await context.wait_for_playout()
+    await context.userdata.line.send_digits(digits)
+    return told
+
+
+def transfer_for(targets: Sequence[TransferTarget]) -> Tool:
+    """The tool that puts the caller through to one of *targets*; the model can name no other."""
+
+    async def transfer_to_person(context: Context, target: str, reason: str) -> str:
+        return await transfer.tool(context, {one.name: one for one in targets}[target], reason)
+
+    whom = "\n".join(f"{one.name}: {one.when}" for one in targets)
+    transfer_to_person.__doc__ = (
+        f"Put the caller through to a person:\n{whom}\n\n"
+        "Args:\n"
+        "    target: To whom.\n"
+        "    reason: What the caller wants of them, in a few words; they hear it before they decide."
+    )
+    transfer_to_person.__annotations__["target"] = Literal[tuple(one.name for one in targets)]
+    return function_tool(transfer_to_person)
+
+
+@function_tool
 async def end_call(context: Context) -> str:
     """Hang up, after you have said goodbye in the same reply."""
 
@@ -295,8 +339,11 @@ def tools_for(body: ProfileBody, stages: tuple[str, ...]) -> list[Tool]:
         "log_activity": log_activity,
         "request_callback": request_callback,
         "take_message": take_message,
+        "press_keys": press_keys,
         "end_call": end_call,
     }
+    if body.transfers:
+        every["transfer_to_person"] = transfer_for(body.transfers)
     if stages:
         every["move_deal"] = move_deal_for(stages)
     return [every[name] for name in body.tools if name in every]

@@ -272,7 +272,7 @@ class _Call:
     # While it is on -------------------------------------------------------------------------
 
     async def _watch_line(self) -> None:
-        reason = await self._line.ended()
+        reason = await self._talk.why(await self._line.ended())
         if self._failed and reason is EndReason.CALLER_HANGUP:
             reason = EndReason.PROVIDER_DOWN  # which is why they hung up
         self._talk.end(reason)
@@ -286,6 +286,8 @@ class _Call:
         assert session is not None
         talk.stir()
         talk.scribe.keys_pressed(digits, self._line.position_ms())
+        if talk.away:
+            return
         with contextlib.suppress(RuntimeError):  # nothing to interrupt, or it may not be
             session.interrupt()
         session.generate_reply(user_input=f"[keys {digits}]")

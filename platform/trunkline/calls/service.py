@@ -371,7 +371,7 @@ async def end(
     call.ended_at = ended = max(ended_at or now, call.answered_at or call.started_at)
     open_legs = select(Leg).where(Leg.call_id == call.id, Leg.ended_at.is_(None))
     for leg in await session.scalars(open_legs):
-        leg.ended_at, leg.outcome = ended, reason.value
+        leg.ended_at, leg.outcome = ended, leg.outcome or reason.value
     open_turns = select(Turn).where(Turn.call_id == call.id, Turn.ended_ms.is_(None))
     for turn in (await session.scalars(open_turns.order_by(Turn.seq))).all():
         spoken_until = _ms(ended - call.answered_at) if call.answered_at else 0
@@ -593,6 +593,84 @@ async def press_keys(
     """The caller pressed keys, *offset_ms* after the answer. Records ``dtmf.received``, nothing else."""
     await fence(session, lease)
     await record(session, events.DtmfReceived(lease.call_id, digits, offset_ms), now=now)
+
+
+async def begin_transfer(
+    session: AsyncSession,
+    lease: Lease,
+    *,
+    kind: Literal["cold", "warm"],
+    number: str,
+    participant: str | None = None,
+    now: datetime,
+) -> Leg:
+    """Somebody is being called for the caller: the call is ``transferring``, with a leg to *number*.
+
+    Raises IllegalTransition unless somebody is talking with the caller.
+    """
+    await _signal(session, lease, Signal.TRANSFER)
+    leg = Leg(
+        id=new_id("leg", now=now),
+        call_id=lease.call_id,
+        kind="consult" if kind == "warm" else "callee",
+        participant=participant,
+        number=number[:32],
+        started_at=now,
+    )
+    session.add(leg)
+    await session.flush()
+    return leg
+
+
+async def answer_leg(session: AsyncSession, lease: Lease, leg_id: str, *, now: datetime) -> None:
+    """Whoever was called has picked up. A repeat changes nothing."""
+    await fence(session, lease)
+    leg = await session.get(Leg, leg_id, populate_existing=True)
+    if leg is not None and leg.answered_at is None:
+        leg.answered_at = now
+        await session.flush()
+
+
+async def finish_transfer(
+    session: AsyncSession,
+    lease: Lease,
+    leg_id: str,
+    *,
+    kind: Literal["cold", "warm"],
+    name: str,
+    outcome: str,
+    reason: str | None,
+    now: datetime,
+) -> None:
+    """What came of a transfer; records ``call.transferred``.
+
+    ``answered`` leaves the call ``transferring`` until it ends; after any other *outcome* the agent
+    is back with the caller. The leg keeps the outcome; a call that has ended meanwhile stays so.
+    """
+    call = await fence(session, lease)
+    leg = await session.get(Leg, leg_id, populate_existing=True)
+    if leg is None or leg.call_id != call.id:
+        raise NotFound(f"{call.id} has no leg {leg_id}")
+    if outcome != "answered":
+        leg.ended_at = leg.ended_at or now
+        if call.state == State.TRANSFERRING:
+            call.state = after(State(call.state), Signal.RESUME).value
+    elif leg.answered_at is None:
+        leg.answered_at = now
+    leg.outcome = outcome
+    await record(
+        session,
+        events.CallTransferred(call.id, kind, leg.number, name, outcome, leg.id, reason),
+        now=now,
+    )
+    await session.flush()
+
+
+async def _signal(session: AsyncSession, lease: Lease, signal: Signal) -> Call:
+    call = await fence(session, lease)
+    call.state = after(State(call.state), signal).value
+    await session.flush()
+    return call
 
 
 async def open_recording(

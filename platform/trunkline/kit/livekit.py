@@ -29,6 +29,10 @@ request (``JobRequest.reject()`` ends the job as done), which counts as being th
 PROBE_ROOM = "trunkline-probe-"
 """How the rooms begin that only try something out."""
 
+CONSULT_ROOM = "trunkline-consult-"
+"""How the rooms begin in which somebody is asked, apart from the caller, whether they take a call; the
+name of the caller's room follows. They are no calls of their own."""
+
 _MESSAGES: dict[Kind, type[Message]] = {
     "inbound": api.SIPInboundTrunkInfo,
     "outbound": api.SIPOutboundTrunkInfo,

@@ -34,6 +34,8 @@ ToolName = Literal[
     "move_deal",
     "request_callback",
     "take_message",
+    "transfer_to_person",
+    "press_keys",
     "end_call",
 ]
 TOOL_NAMES: tuple[str, ...] = get_args(ToolName)
@@ -212,6 +214,53 @@ class Limits(_Part):
     )
 
 
+_URI = re.compile(r"(sips?:[^\s@]+@[^\s@]+|tel:\+\d+)", re.ASCII)
+
+
+def _is_target(text: str) -> str:
+    if text.startswith("sip") and _URI.fullmatch(text):
+        return text
+    try:
+        number = phonenumbers.parse(text.removeprefix("tel:"))
+    except phonenumbers.NumberParseException:
+        number = None
+    if number is not None and phonenumbers.is_possible_number(number):
+        return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    raise PydanticCustomError(
+        "target", "is no number to transfer to; write +12025550123 or sip:desk@example.com"
+    )
+
+
+class TransferTarget(_Part):
+    """Somebody whom callers can be put through to. The model names them; the number stays here."""
+
+    name: Short = Field(description="What the agent calls them, as in: I'll put you through to …")
+    number: Annotated[str, AfterValidator(_is_target)] = Field(
+        description="E.164 (+12025550123); for a cold transfer also a sip: URI."
+    )
+    when: Spoken = Field(description="When the agent puts callers through to them.")
+    mode: Literal["warm", "cold"] = Field(
+        default="warm",
+        description="warm: they are asked first and may decline; cold: the carrier connects them "
+        "and our part is over.",
+    )
+    ring_s: int = Field(default=25, ge=5, le=120, description="How long it rings there.")
+
+    @property
+    def uri(self) -> str:
+        """As a REFER names it (RFC 3966, RFC 3261)."""
+        return self.number if self.number.startswith("sip") else f"tel:{self.number}"
+
+    @model_validator(mode="after")
+    def _can_be_dialled(self) -> Self:
+        if self.mode == "warm" and not self.number.startswith("+"):
+            raise PydanticCustomError(
+                "warm",
+                "a warm transfer is dialled over the outbound trunk, which takes a number only",
+            )
+        return self
+
+
 class Interruption(_Part):
     """When the agent stops because the caller speaks."""
 
@@ -358,6 +407,11 @@ class ProfileBody(_Part):
         description="Name of the profile that answers when it is closed; none: this one, "
         "which knows that it is closed.",
     )
+    transfers: list[TransferTarget] = Field(
+        default_factory=list,
+        max_length=20,
+        description="Whom callers can be put through to; needs the tool transfer_to_person.",
+    )
     hidden_callers: Literal["answer", "reject", "message"] = Field(
         default="answer",
         description="A caller who hides the number is answered, rejected, or may leave a message.",
@@ -373,6 +427,13 @@ class ProfileBody(_Part):
     endpointing: Endpointing = Field(
         default_factory=Endpointing, description="When a turn is taken as over."
     )
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [target.name.casefold() for target in self.transfers]
+        if len(set(names)) < len(names):
+            raise PydanticCustomError("names", "two transfers have the same name")
+        return self
 
 
 def read(data: Mapping[str, Any]) -> ProfileBody:
@@ -394,7 +455,7 @@ def _told(fault: Any) -> str:
         case "literal_error" if fault["loc"][0] == "tools":
             known = ", ".join(TOOL_NAMES)
             return f"{path}: {fault['input']!r} is no tool, the tools are {known}"
-        case "zone" | "region" | "greeting" | "day":
+        case "zone" | "region" | "greeting" | "day" | "target":
             return f"{path}: {fault['input']!r} {fault['msg']}"
         case "string_pattern_mismatch" if str(fault["loc"][-1]) in (
             "opens",

@@ -6,17 +6,23 @@ resampling, and the chain that makes "what was heard" true.
 """
 
 import asyncio
+import itertools
 import time
+from collections import deque
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Protocol
 
+import numpy as np
 from livekit.agents import AgentSession, io
 
 from trunkline.agent.arrival import Arrival
 from trunkline.agent.audio import FRAME_S, SILENCE, Intake, Playout
 from trunkline.agent.heard import Heard
-from trunkline.agent.line import Tap
+from trunkline.agent.line import LINE_RATE_HZ, Consultation, Tap
+from trunkline.agent.music import hold_music
 from trunkline.calls.lifecycle import EndReason
+from trunkline.errors import Unavailable
 from trunkline.sandbox.line_faults import SOUND, Faults, Wire
 
 
@@ -40,6 +46,9 @@ class LoopbackLine:
         self._arrival, self._party, self._wire = arrival, party, Wire(faults)
         self._input = Intake()
         self._output = Playout()
+        self._music = itertools.cycle(hold_music())
+        self._held = False
+        self._tones: deque[bytes] = deque()
         self._tap: Tap | None = None
         self._on_digit: Callable[[str], None] = lambda digit: None
         self._answered: float | None = None
@@ -86,6 +95,27 @@ class LoopbackLine:
     def on_digit(self, callback: Callable[[str], None]) -> None:
         self._on_digit = callback
 
+    async def send_digits(self, digits: str) -> None:
+        for digit in digits:
+            self._tones.extend(dtmf(digit))
+            frames = len(self._tones)
+            # The line's clock plays them meanwhile.
+            await asyncio.sleep(frames * FRAME_S)
+
+    def hold(self) -> None:
+        self._held = True
+
+    def resume(self) -> None:
+        self._held = False
+
+    async def refer(self, to: str, ringing: timedelta) -> None:
+        raise Unavailable("a loopback line has no carrier that could connect the caller elsewhere")
+
+    async def consult(
+        self, number: str, caller_id: str | None, ringing: timedelta, longest: timedelta
+    ) -> Consultation:
+        raise Unavailable("a loopback line has no trunk to call anybody over")
+
     def position_ms(self) -> int:
         return round(self._frames * FRAME_S * 1000)
 
@@ -122,7 +152,11 @@ class LoopbackLine:
 
     def _step(self) -> None:
         """One frame each way, both over the line."""
-        agent = self._wire.hear(self._output.next_frame() or SILENCE)
+        if self._tones:
+            voice: bytes | None = self._tones.popleft()
+        else:
+            voice = next(self._music) if self._held else self._output.next_frame()
+        agent = self._wire.hear(voice or SILENCE)
         said = self._party.exchange(agent)
         if said is None:
             self._end(EndReason.CALLER_HANGUP)
@@ -131,6 +165,20 @@ class LoopbackLine:
         if self._tap is not None:
             self._tap(caller, agent)
         self._frames += 1
-        self._input.push(caller)
+        self._input.push(SILENCE if self._held else caller)
         for digit in self._party.pressed():
             self._on_digit(digit)
+
+
+_ROWS_HZ, _COLUMNS_HZ = (697, 770, 852, 941), (1209, 1336, 1477, 1633)
+_KEYPAD = "123A456B789C*0#D"
+
+
+def dtmf(key: str) -> list[bytes]:
+    """The two tones of *key* (ITU-T Q.23), 100 ms of them and 100 ms of pause, in frames."""
+    row, column = divmod(_KEYPAD.index(key), 4)
+    at = np.arange(LINE_RATE_HZ // 10) / LINE_RATE_HZ
+    tones = np.sin(2 * np.pi * _ROWS_HZ[row] * at) + np.sin(2 * np.pi * _COLUMNS_HZ[column] * at)
+    pcm = (tones * 4000).astype("<i2").tobytes()
+    size = len(SILENCE)
+    return [pcm[i : i + size] for i in range(0, len(pcm), size)] + [SILENCE] * 5

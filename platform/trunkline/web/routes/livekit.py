@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from trunkline.calls.lifecycle import EndReason
 from trunkline.desk import ringing
 from trunkline.errors import Invalid, NotFound, Unauthorized
-from trunkline.kit.livekit import PROBE_ROOM, LiveKitOptions
+from trunkline.kit.livekit import CONSULT_ROOM, PROBE_ROOM, LiveKitOptions
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import documented
 
@@ -120,7 +120,7 @@ async def reconcile(parts: Web, event: api.WebhookEvent) -> bool:
     """Store what *event* says of a call, beside what its worker saw. Returns whether it says anything."""
     room, who, now = event.room.name, event.participant, parts.now()
     is_caller = who.kind == api.ParticipantInfo.Kind.SIP
-    if not room:
+    if not room or room.startswith(CONSULT_ROOM):
         return False
     attributes = dict(who.attributes)
     if event.event == "participant_joined" and is_caller:

@@ -1,0 +1,290 @@
+"""Transfers and keys through real rooms and a real worker, with telephones at the far end."""
+
+import asyncio
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from trunkline.calls import queries as calls
+from trunkline.calls.models import Call
+from trunkline.desk import call_page
+from trunkline.desk.call_page import CallPage
+from trunkline.kit.audio import read_wav
+from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
+from trunkline.kit.clock import utc_now
+from trunkline.kit.db import Database, DatabaseOptions, open_database
+from trunkline.kit.livekit import open_livekit
+from trunkline.kit.processes import spawn
+from trunkline.profiles import queries, service
+from trunkline.profiles.body import read
+from trunkline.sandbox.caller import Caller, HangUp, Listen, Pause, Press, Say, StayOn, Step
+from trunkline.sandbox.phones import BUSY, DECLINES, RINGS_OUT, Phone, Placed
+from trunkline.sandbox.sip import Dial, SipCall
+from trunkline.sandbox.sip_api import SipApi
+from trunkline.sandbox.story import OUR_NUMBER, PROFILE, seed
+from trunkline.sandbox.worker import WorkerOrders
+
+if TYPE_CHECKING:
+    from tests.stack.conftest import LiveKitServer
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DANA = "+12025550134"
+SUPPORT, OFFICE = "+12025550188", "+12025550189"
+START = timedelta(seconds=90)
+TARGETS = [
+    {"name": "Support", "number": SUPPORT, "when": "Something is broken.", "ring_s": 5},
+    {"name": "Office", "number": OFFICE, "when": "Bills.", "mode": "cold", "ring_s": 5},
+]
+MUSIC_HZ = (261.63, 329.63, 392.0, 523.25)
+"""The first chord of the music."""
+
+
+class Tone:
+    """Somebody who presses *keys* after the briefing began and then whistles at *hz*, for *long*."""
+
+    def __init__(self, keys: str, hz: float, long: timedelta, *, before: timedelta) -> None:
+        self._keys, self._frame = keys, 0
+        self._before, self._until = before / timedelta(milliseconds=20), long.total_seconds() * 50
+        at = np.arange(400) / 8000
+        pcm = (8000 * np.sin(2 * np.pi * hz * at)).astype("<i2").tobytes()
+        self._pcm = [pcm[:320], pcm[320:640]]
+
+    def ringing(self) -> bool:
+        return True
+
+    def exchange(self, heard: bytes) -> bytes | None:
+        self._frame += 1
+        if self._frame > self._before + self._until:
+            return None
+        return self._pcm[self._frame % 2]
+
+    def pressed(self) -> str:
+        if self._frame >= self._before and self._keys:
+            keys, self._keys = self._keys, ""
+            return keys
+        return ""
+
+
+def power(pcm: bytes | np.ndarray, hz: float) -> float:
+    """How much of *pcm*'s energy lies within 8 Hz of *hz*, 0 to 1."""
+    samples = np.frombuffer(pcm, "<i2") if isinstance(pcm, bytes | bytearray) else pcm
+    spectrum = np.abs(np.fft.rfft(samples.astype(float))) ** 2
+    near = np.abs(np.fft.rfftfreq(samples.size, 1 / 8000) - hz) < 8
+    return float(spectrum[near].sum() / max(spectrum.sum(), 1.0))
+
+
+@dataclass
+class House:
+    """A worker behind whose number people can be reached."""
+
+    db: Database
+    blobs: Blobs
+    server: "LiveKitServer"
+    front: SipApi
+
+    async def call(self, room: str, *steps: Step) -> tuple[CallPage, Caller]:
+        """Make a call and wait until it is over and stored."""
+        caller = Caller(steps)
+        dial = Dial(room, from_raw=DANA, to_raw=OUR_NUMBER, number=OUR_NUMBER)
+        await asyncio.wait_for(SipCall(self.server.options, dial, caller).run(), 90)
+        return await self.until(
+            room,
+            lambda page: (
+                not page.call.live and (page.recording is None or page.recording.state != "open")
+            ),
+        ), caller
+
+    async def until(self, room: str, is_so: Callable[[CallPage], bool]) -> CallPage:
+        """The call of *room* as soon as *is_so* holds of it."""
+        async with asyncio.timeout(30):
+            while True:
+                async with self.db.look() as session:
+                    call: Call | None = await calls.call_in_room(session, room)
+                    page = await call_page.page(session, call.id) if call else None
+                if page is not None and is_so(page):
+                    return page
+                await asyncio.sleep(0.1)  # pace: another process stores it
+
+    async def sides(self, page: CallPage) -> tuple[np.ndarray, np.ndarray]:
+        """Both channels of the call's recording, 8 kHz."""
+        samples, rate = read_wav(await self.blobs.get(f"recordings/{page.call.id}.wav"))
+        assert rate == 8000
+        return samples[:, 0], samples[:, 1]
+
+    async def no_room_is_left(self) -> None:
+        """Nobody is kept in a room of their own."""
+        async with open_livekit(self.server.options) as livekit, asyncio.timeout(10):
+            while any("consult" in room.name for room in await livekit.rooms()):
+                await asyncio.sleep(0.1)  # pace: LiveKit ends rooms in its own time
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(
+    sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, livekit_server: "LiveKitServer"
+) -> AsyncIterator[House]:
+    """A furnished database, telephones, the sandbox's providers and a worker."""
+    folder = tmp_path_factory.mktemp("transfers")
+    shutil.copyfile(sqlite_template, folder / "trunkline.db")
+    url = f"sqlite+aiosqlite:///{folder / 'trunkline.db'}"
+    db, blobs = open_database(DatabaseOptions(url)), BlobOptions(str(folder / "blobs"))
+    tools = [*PROFILE["tools"], "transfer_to_person", "press_keys"]  # type: ignore[misc]
+    body = read({**PROFILE, "tools": tools, "transfers": TARGETS})
+    async with db.work() as session:
+        await seed(session, now=utc_now())
+        (profile,) = await queries.profiles(session)
+        await service.publish(session, profile.id, body, now=utc_now())
+    async with open_livekit(livekit_server.options) as livekit:
+        trunk = await livekit.create(
+            "outbound",
+            {"name": "phones", "address": "127.0.0.1:5060", "numbers": [OUR_NUMBER]},
+        )
+        async with SipApi(livekit_server.options) as front:
+            sandbox = await spawn("trunkline.sandbox.server")
+            orders = WorkerOrders(
+                livekit_url=front.options.url,
+                livekit_key=livekit_server.api_key,
+                livekit_secret=livekit_server.api_secret,
+                database_url=url,
+                blobs_url=blobs.url,
+                sandbox_port=int(await sandbox.ready(START)),
+                log_level="info",
+                warm=1,
+            )
+            worker = await spawn(
+                "trunkline.sandbox.worker",
+                orders.dump(),
+                on_error_line=lambda line: print(line, file=sys.stderr),
+            )
+            try:
+                await worker.ready(START)
+                yield House(db, open_blobs(blobs), livekit_server, front)
+            finally:
+                await worker.stop(timedelta(seconds=15))
+                await sandbox.stop(timedelta(seconds=5))
+        await livekit.delete("outbound", trunk)
+    await db.close()
+
+
+def said(page: CallPage) -> str:
+    """All that the agent said."""
+    return " ".join(turn.text for turn in page.turns if turn.role == "agent")
+
+
+def runs(page: CallPage) -> list[tuple[str, str, str | None]]:
+    """The tools that ran."""
+    return [(run.name, run.state, run.error) for run in page.tool_runs]
+
+
+async def test_a_warm_transfer(house: House) -> None:
+    """Music and nothing else until the person pressed one; then both hear each other and it is recorded."""
+    whistle = Tone("1", 1000.0, timedelta(seconds=6), before=timedelta(seconds=3))
+    house.front.phones[SUPPORT] = Phone(who=lambda: whistle)
+    line = "the_quick_brown_fox_jumps_over_the_lazy_dog.wav"
+    page, _ = await house.call(
+        "warm", Listen(), Press("3"), Listen(), Pause(timedelta(seconds=6)), Say(line), StayOn()
+    )
+    placed = await house.front.placed(SUPPORT)
+    assert (page.call.end_reason, runs(page)) == (
+        "transferred",
+        [("transfer_to_person", "ok", None)],
+    )
+    assert placed.caller_id == OUR_NUMBER
+    assert "Support is on the line. I am connecting you now." in said(page)
+    assert "[put through to Support]" in said(page)
+    assert "Harbor Fiber, with a call for" not in said(page), "the briefing is not the caller's"
+    _, agent = await house.sides(page)
+    whistled = [power(agent[i : i + 4000], 1000.0) > 0.5 for i in range(0, agent.size - 4000, 4000)]
+    assert sum(whistled) >= 4, "the caller heard the person"
+    joined = whistled.index(True)
+    music = [
+        max(power(agent[i : i + 4000], hz) for hz in MUSIC_HZ) > 0.2
+        for i in range(0, joined * 4000, 4000)
+    ]
+    assert sum(music) >= 3, "the caller heard music before"
+    await house.no_room_is_left()
+
+
+async def test_a_cold_transfer(house: House) -> None:
+    """The carrier takes the caller: the call has ended as transferred, not as hung up."""
+    house.front.phones[OFFICE] = Phone()
+    page, _ = await house.call("cold", Listen(), Press("4"), StayOn())
+    assert (page.call.end_reason, runs(page)) == (
+        "transferred",
+        [("transfer_to_person", "ok", None)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "number", "phone", "outcome", "words"),
+    [
+        ("4", OFFICE, BUSY, "busy", "the line of Office is busy"),
+        ("4", OFFICE, RINGS_OUT, "no_answer", "nobody answered at Office"),
+        (
+            "4",
+            OFFICE,
+            Phone(refuses=(405, "Method Not Allowed")),
+            "failed",
+            "can't put you through",
+        ),
+        ("3", SUPPORT, BUSY, "busy", "the line of Support is busy"),
+        ("3", SUPPORT, DECLINES, "rejected", "Support can't take the call"),
+        ("3", SUPPORT, RINGS_OUT, "no_answer", "nobody answered at Support"),
+    ],
+)
+async def test_not_put_through(
+    house: House, key: str, number: str, phone: Phone, outcome: str, words: str
+) -> None:
+    """The agent is back with the caller, says why, and goes on with the same conversation."""
+    house.front.phones[number] = phone
+    room = f"not_{key}_{outcome}"
+    page, _ = await house.call(
+        room, Listen(), Press(key), Listen(timedelta(milliseconds=3000)), Press("2"), StayOn()
+    )
+    assert runs(page)[0] == ("transfer_to_person", "error", f"transfer_{outcome}")
+    assert ("request_callback", "ok", None) in runs(page), said(page)
+    assert words in said(page)
+    assert page.call.end_reason == "agent_hangup"
+
+
+async def test_declined_by_key(house: House) -> None:
+    """Whoever presses two is not joined, and the caller hears that they can't take the call."""
+    whistle = Tone("2", 1000.0, timedelta(seconds=30), before=timedelta(seconds=2))
+    house.front.phones[SUPPORT] = Phone(who=lambda: whistle)
+    page, _ = await house.call(
+        "declined", Listen(), Press("3"), Pause(timedelta(seconds=9)), HangUp()
+    )
+    assert runs(page) == [("transfer_to_person", "error", "transfer_rejected")]
+    _, agent = await house.sides(page)
+    assert not any(
+        power(agent[i : i + 4000], 1000.0) > 0.3 for i in range(0, agent.size - 4000, 4000)
+    )
+    await house.no_room_is_left()
+
+
+async def test_the_caller_hangs_up_on_hold(house: House) -> None:
+    """Then it stops ringing at the person's, and the call was not transferred."""
+    house.front.phones[SUPPORT] = RINGS_OUT
+    nth = sum(one.number == SUPPORT for one in house.front.calls) + 1
+    page, _ = await house.call(
+        "given_up", Listen(), Press("3"), Pause(timedelta(seconds=5)), HangUp()
+    )
+    placed: Placed = await house.front.placed(SUPPORT, nth)
+    await asyncio.wait_for(placed.over.wait(), 10)
+    assert page.call.end_reason == "caller_hangup"
+    assert runs(page) == [("transfer_to_person", "error", "transfer_cancelled")]
+    await house.no_room_is_left()
+
+
+async def test_keys_are_sent_in_order(house: House) -> None:
+    """Keys that the agent presses are heard at the other end in the order in which it pressed them."""
+    page, _ = await house.call("menu", Listen(), Press("5"), Listen(timedelta(seconds=2)), HangUp())
+    assert runs(page) == [("press_keys", "ok", None)]
