@@ -17,7 +17,7 @@ from trunkline.calls import queries as calls
 from trunkline.calls.models import Call
 from trunkline.desk import call_page
 from trunkline.desk.call_page import CallPage
-from trunkline.kit.audio import read_wav
+from trunkline.kit.audio import read_wav, wav_bytes
 from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
 from trunkline.kit.clock import utc_now
 from trunkline.kit.db import Database, DatabaseOptions, open_database
@@ -26,7 +26,7 @@ from trunkline.kit.processes import spawn
 from trunkline.profiles import queries, service
 from trunkline.profiles.body import read
 from trunkline.sandbox.caller import Caller, HangUp, Listen, Pause, Press, Say, StayOn, Step
-from trunkline.sandbox.phones import BUSY, DECLINES, RINGS_OUT, Phone, Placed
+from trunkline.sandbox.phones import BUSY, DECLINES, RINGS_OUT, Phone
 from trunkline.sandbox.sip import Dial, SipCall
 from trunkline.sandbox.sip_api import SipApi
 from trunkline.sandbox.story import OUR_NUMBER, PROFILE, seed
@@ -80,6 +80,11 @@ def power(pcm: bytes | np.ndarray, hz: float) -> float:
     spectrum = np.abs(np.fft.rfft(samples.astype(float))) ** 2
     near = np.abs(np.fft.rfftfreq(samples.size, 1 / 8000) - hz) < 8
     return float(spectrum[near].sum() / max(spectrum.sum(), 1.0))
+
+
+def halves(pcm: np.ndarray, hz: float) -> list[bool]:
+    """For each half second of *pcm*, whether most of it is the tone *hz*."""
+    return [power(pcm[i : i + 4000], hz) > 0.5 for i in range(0, pcm.size - 4000, 4000)]
 
 
 @dataclass
@@ -184,13 +189,17 @@ def runs(page: CallPage) -> list[tuple[str, str, str | None]]:
     return [(run.name, run.state, run.error) for run in page.tool_runs]
 
 
-async def test_a_warm_transfer(house: House) -> None:
-    """Music and nothing else until the person pressed one; then both hear each other and it is recorded."""
-    whistle = Tone("1", 1000.0, timedelta(seconds=6), before=timedelta(seconds=3))
+async def test_a_warm_transfer(house: House, tmp_path: Path) -> None:
+    """Until the person pressed one, music here and no caller there; then each hears the other."""
+    whistle = Tone("1", 1000.0, timedelta(seconds=12), before=timedelta(seconds=3))
     house.front.phones[SUPPORT] = Phone(who=lambda: whistle)
-    line = "the_quick_brown_fox_jumps_over_the_lazy_dog.wav"
+    hum = tmp_path / "hum.wav"
+    at = np.arange(8000 * 25) / 8000
+    hum.write_bytes(
+        wav_bytes((6000 * np.sin(2 * np.pi * 700 * at)).astype("<i2").tobytes(), 8000, 1)
+    )
     page, _ = await house.call(
-        "warm", Listen(), Press("3"), Listen(), Pause(timedelta(seconds=6)), Say(line), StayOn()
+        "warm", Listen(), Press("3"), Pause(timedelta(seconds=4)), Say(str(hum)), StayOn()
     )
     placed = await house.front.placed(SUPPORT)
     assert (page.call.end_reason, runs(page)) == (
@@ -202,14 +211,18 @@ async def test_a_warm_transfer(house: House) -> None:
     assert "[put through to Support]" in said(page)
     assert "Harbor Fiber, with a call for" not in said(page), "the briefing is not the caller's"
     _, agent = await house.sides(page)
-    whistled = [power(agent[i : i + 4000], 1000.0) > 0.5 for i in range(0, agent.size - 4000, 4000)]
-    assert sum(whistled) >= 4, "the caller heard the person"
+    whistled = halves(agent, 1000.0)
+    assert sum(whistled) >= 6, "the caller heard the person"
     joined = whistled.index(True)
     music = [
         max(power(agent[i : i + 4000], hz) for hz in MUSIC_HZ) > 0.2
         for i in range(0, joined * 4000, 4000)
     ]
     assert sum(music) >= 3, "the caller heard music before"
+    hummed = halves(np.frombuffer(bytes(placed.heard), "<i2"), 700.0)
+    assert sum(hummed) >= 6, "the person heard the caller"
+    # The person pressed one three seconds after picking up, and was joined some seconds later.
+    assert not any(hummed[:6]), "and nothing of them before"
     await house.no_room_is_left()
 
 
@@ -270,15 +283,16 @@ async def test_declined_by_key(house: House) -> None:
     await house.no_room_is_left()
 
 
-async def test_the_caller_hangs_up_on_hold(house: House) -> None:
+@pytest.mark.parametrize("after_s", [5, 8])  # while it is being placed, and while it rings
+async def test_the_caller_hangs_up_on_hold(house: House, after_s: int) -> None:
     """Then it stops ringing at the person's, and the call was not transferred."""
     house.front.phones[SUPPORT] = RINGS_OUT
-    nth = sum(one.number == SUPPORT for one in house.front.calls) + 1
+    before = len(house.front.calls)
     page, _ = await house.call(
-        "given_up", Listen(), Press("3"), Pause(timedelta(seconds=5)), HangUp()
+        f"given_up_{after_s}", Listen(), Press("3"), Pause(timedelta(seconds=after_s)), HangUp()
     )
-    placed: Placed = await house.front.placed(SUPPORT, nth)
-    await asyncio.wait_for(placed.over.wait(), 10)
+    for placed in house.front.calls[before:]:
+        await asyncio.wait_for(placed.over.wait(), 10)
     assert page.call.end_reason == "caller_hangup"
     assert runs(page) == [("transfer_to_person", "error", "transfer_cancelled")]
     await house.no_room_is_left()

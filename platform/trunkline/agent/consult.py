@@ -5,7 +5,7 @@ passing on what each side says (decision 0015).
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -28,6 +28,9 @@ from trunkline.kit.livekit import (
 )
 
 log = structlog.get_logger()
+
+_PLACING = timedelta(seconds=1)
+"""How long placing a call takes at most until its participant is in the room."""
 
 PERSON = "person"
 """Identity of whom we call in the room in which they are asked."""
@@ -87,11 +90,21 @@ class Switchboard:
         except (NoCaller, rtc.ConnectError) as error:
             await end_room()
             raise Unavailable(f"the person could not be brought into {name}") from error
+        except asyncio.CancelledError:
+            # The caller hung up meanwhile: then it must stop ringing there.
+            await asyncio.shield(self._end_for_good(name, end_room))
+            raise
         except BaseException:
-            # Also when the caller hangs up meanwhile: then it must stop ringing there.
             await asyncio.shield(end_room())
             raise
         return RoomConsultation(caller, person)
+
+    async def _end_for_good(self, name: str, end_room: Callable[[], Awaitable[None]]) -> None:
+        """End the room, and once more: a call that is being placed may bring somebody in afterwards."""
+        await end_room()
+        await asyncio.sleep(_PLACING.total_seconds())
+        async with self._livekit() as livekit:
+            await livekit.delete_room(name)
 
     @asynccontextmanager
     async def _livekit(self) -> AsyncIterator[LiveKit]:

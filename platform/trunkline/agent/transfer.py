@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 import structlog
-from livekit.agents import Agent, AgentSession, RunContext, StopResponse, ToolError
+from livekit.agents import Agent, AgentSession, RunContext, StopResponse
 from livekit.agents import UserInputTranscribedEvent as Transcribed
 
 from trunkline.agent import session as sessions
@@ -135,9 +135,9 @@ _KEY = {"1": Outcome.ANSWERED, "2": Outcome.REJECTED}
 
 
 async def tool(context: RunContext[Conversation], target: TransferTarget, reason: str) -> str:
-    """The tool ``transfer_to_person``: comes back to the model only when it came to nothing.
+    """The tool ``transfer_to_person``. What came of it is said by us, not left to the model: it is a fact.
 
-    Raises ToolError with the sentence for the caller then, StopResponse once the call is over.
+    Raises StopResponse: the call is over, or it is the caller's turn.
     """
     talk = context.userdata
     context.disallow_interruptions()
@@ -147,9 +147,9 @@ async def tool(context: RunContext[Conversation], target: TransferTarget, reason
     # Outlives the speech that asked for it; the call's end waits for it.
     task = talk.keep(_record(talk, context.session, target, redact(reason)))
     outcome = await asyncio.shield(task)
-    if outcome in (Outcome.ANSWERED, Outcome.CANCELLED):
-        raise StopResponse
-    raise ToolError(sentence(outcome, target.name))
+    if outcome not in (Outcome.ANSWERED, Outcome.CANCELLED):
+        await _say(context.session, sentence(outcome, target.name))
+    raise StopResponse
 
 
 async def _record(
