@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from livekit import api, rtc
 
@@ -24,6 +25,8 @@ from trunkline.sandbox.phones import (
 from trunkline.sandbox.sip import Dial, SipCall
 
 if TYPE_CHECKING:
+    from tests.stack.conftest import LiveKitServer
+
     from trunkline.sandbox.sip_api import SipApi
 
 S = timedelta(seconds=1)
@@ -237,3 +240,146 @@ async def test_what_the_front_refuses(sip_api: "SipApi", port: LiveKit) -> None:
         with pytest.raises(LiveKitFailed, match="does not accept the key"):
             await stranger.rooms()
     assert await port.outbound_trunk("+12025550199") is None
+
+
+CALL = api.SIPGrants(call=True)
+ADMIN = api.VideoGrants(room_admin=True, room="phones")
+
+
+@pytest.mark.parametrize("method", ["CreateSIPParticipant", "TransferSIPParticipant"])
+@pytest.mark.parametrize(
+    ("grants", "body"),
+    [
+        (None, b"{}"),
+        ("Basic abc", b"{}"),
+        ("Bearer abc", b"{}"),
+        ((), b"{}"),
+        ((), b'{"room_name": "phones", "participant_identity": "x"}'),
+        ((CALL,), b'{"room_name": "phones", "participant_identity": "x"}'),
+        ((ADMIN,), b'{"room_name": "phones", "participant_identity": "x"}'),
+        ((CALL, api.VideoGrants(room_admin=True, room="other")), b'{"room_name": "phones"}'),
+        ((CALL, ADMIN), b"{not json"),
+        ((CALL, ADMIN), b'{"no_such_field": 1}'),
+        ((CALL, ADMIN), b'{"room_name": "phones"}'),
+        ((CALL, ADMIN), b'{"sip_trunk_id": "ST_x", "room_name": "phones"}'),
+        ((CALL, ADMIN), b'{"sip_trunk_id": "ST_x", "sip_call_to": "+12025550177"}'),
+        ((CALL, ADMIN), b'{"sipTrunkId": "ST_x", "sipCallTo": "+1202", "roomName": "phones"}'),
+        ((CALL, ADMIN), b'{"room_name": "phones", "participant_identity": "x"}'),
+    ],
+)
+async def test_the_front_answers_what_the_server_answers(
+    sip_api: "SipApi", livekit_server: "LiveKitServer", method: str, grants: Any, body: bytes
+) -> None:
+    """What never gets as far as livekit-sip is refused by the front word for word as by the server."""
+    headers = {"Content-Type": "application/json"}
+    if isinstance(grants, str):
+        headers["Authorization"] = grants
+    elif grants is not None:
+        token = api.AccessToken(livekit_server.api_key, livekit_server.api_secret)
+        for grant in grants:
+            is_sip = isinstance(grant, api.SIPGrants)
+            token = token.with_sip_grants(grant) if is_sip else token.with_grants(grant)
+        headers["Authorization"] = f"Bearer {token.to_jwt()}"
+    told = []
+    async with httpx.AsyncClient(timeout=10) as client:
+        for options in (livekit_server.options, sip_api.options):
+            url = options.url.replace("ws", "http", 1) + f"/twirp/livekit.SIP/{method}"
+            answer = await client.post(url, headers=headers, content=body)
+            kind = answer.headers["Content-Type"].partition(";")[0]
+            said = answer.json() if kind == "application/json" else answer.text.strip()
+            told.append((answer.status_code, kind, said))
+    assert told[0][0] >= 400
+    assert told[1] == told[0]
+
+
+async def test_an_announcement_is_no_answer(
+    sip_api: "SipApi", port: LiveKit, watcher: rtc.Room
+) -> None:
+    """What a phone plays before it answers is heard in the room, while the call still rings."""
+    sip_api.phones[TO] = Phone(rings=None, early_media=TONE * 500)
+    loud: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    hearing: list[asyncio.Task[None]] = []
+
+    async def listen(track: rtc.Track, who: rtc.RemoteParticipant) -> None:
+        stream = rtc.AudioStream.from_track(track=track, sample_rate=8000, num_channels=1)
+        async for event in stream:
+            if max(event.frame.data) > 4000 and not loud.done():
+                loud.set_result(who.attributes["sip.callStatus"])
+        await stream.aclose()
+
+    watcher.on(
+        "track_subscribed",
+        lambda track, _, who: hearing.append(asyncio.create_task(listen(track, who))),
+    )
+    dialling = asyncio.create_task(dial(port, ringing=30 * S))
+    placed = await sip_api.placed(TO)
+    async with asyncio.timeout(10):
+        assert await loud == "ringing"
+    assert not dialling.done()
+    assert not placed.answered.is_set()
+    await port.remove_participant("phones", "callee")
+    with pytest.raises(LiveKitFailed):
+        await dialling
+    assert placed.outcome == "cancelled"
+    for task in hearing:
+        task.cancel()
+    await asyncio.gather(*hearing, return_exceptions=True)
+
+
+class GivesUp(Listener):
+    """Rings for a while and puts the receiver down."""
+
+    def __init__(self) -> None:
+        self.rang = 0
+
+    def ringing(self) -> bool:
+        self.rang += 1
+        return self.rang < 25
+
+
+async def test_a_caller_gives_up_before_the_answer(
+    sip_api: "SipApi", watcher: rtc.Room, port: LiveKit
+) -> None:
+    """CANCEL while it rings: the caller leaves by itself, was never answered and never published a track."""
+    for publication in list(watcher.local_participant.track_publications.values()):
+        await watcher.local_participant.unpublish_track(publication.sid)
+    gone, tracks = Gone(watcher), []
+    watcher.on("track_published", lambda *which: tracks.append(which))
+    dial = Dial("phones", "+12025550134", "+12025550100", agent=None)
+    over = await SipCall(sip_api.options, dial, GivesUp()).run()
+    assert (over.how, over.rang_ms, over.first_sound_ms) == ("gave up", None, None)
+    async with asyncio.timeout(10):
+        assert await gone.reason == rtc.DisconnectReason.CLIENT_INITIATED
+    assert "active" not in gone.seen  # the hangup may come with the leaving
+    assert not tracks
+
+
+class Presses(Listener):
+    """Presses keys once answered, and hangs up."""
+
+    def __init__(self, keys: str) -> None:
+        self._keys = list(keys)
+
+    def exchange(self, heard: bytes) -> bytes | None:
+        return TONE if self._keys else None
+
+    def pressed(self) -> str:
+        return self._keys.pop(0) if self._keys else ""
+
+
+async def test_keys_and_late_attributes(sip_api: "SipApi", watcher: rtc.Room) -> None:
+    """Each key is one packet with its code, twice the same key is two; attributes may come afterwards."""
+    keys: list[tuple[int, str]] = []
+    changed: list[dict[str, str]] = []
+    watcher.on("sip_dtmf_received", lambda packet: keys.append((packet.code, packet.digit)))
+    watcher.on("participant_attributes_changed", lambda what, who: changed.append(what))
+    told: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+    watcher.on("participant_connected", lambda who: told.set_result(dict(who.attributes)))
+    dial = Dial("phones", "+12025550134", "+12025550100", agent=None, late=0.1 * S)
+    call = asyncio.create_task(SipCall(sip_api.options, dial, Presses("115*#5550")).run())
+    async with asyncio.timeout(15):
+        assert "sip.callID" not in await told
+        assert (await call).how == "caller"
+    assert "".join(digit for _, digit in keys) == "115*#5550"
+    assert keys[3:5] == [(10, "*"), (11, "#")]
+    assert any(what.get("sip.trunkPhoneNumber") == "+12025550100" for what in changed)

@@ -16,7 +16,6 @@ that ``sandbox.sip.SipCall`` knows (topic BYE).
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from types import TracebackType
@@ -49,6 +48,9 @@ _STATUS = {
 }
 """Twirp's code → HTTP status (https://twitchtv.github.io/twirp/docs/errors.html)."""
 
+_WRAPPED = "twirp error unknown: "
+"""livekit-server 1.13.5 wraps the errors of a transfer so."""
+
 _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "upgrade", "host", "content-length"}
 )
@@ -60,6 +62,23 @@ class _Refused(Exception):
     def __init__(self, code: str, message: str, meta: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.code, self.message, self.meta = code, message, meta
+
+    def response(self) -> web.Response:
+        told: dict[str, Any] = {"code": self.code, "msg": self.message}
+        if self.meta:
+            told["meta"] = self.meta
+        status = _STATUS.get(self.code, 500)
+        return web.json_response(told, status=status)
+
+
+class _Stranger(_Refused):
+    """Refused before any method looks at the request, which is told in plain text."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("unauthenticated", message)
+
+    def response(self) -> web.Response:
+        return web.Response(status=401, text=self.message)
 
 
 class SipApi:
@@ -127,13 +146,17 @@ class SipApi:
 
     async def _create(self, request: web.Request) -> web.Response:
         async with _answering() as answer:
-            grants = self._grants(request)
-            if grants.sip is None or not grants.sip.call:
-                raise _Refused("permission_denied", "permissions denied")
+            claims = self._claims(request)
             asked = await _read(request, api.CreateSIPParticipantRequest())
             assert isinstance(asked, api.CreateSIPParticipantRequest)
-            if not asked.sip_call_to or not asked.room_name:
-                raise _Refused("invalid_argument", "missing sip callee number or room name")
+            if not _may_call(claims):
+                raise _Refused("unauthenticated", "permissions denied")
+            if not asked.sip_trunk_id:
+                raise _Refused("invalid_argument", "missing sip trunk id and sip number")
+            if not asked.sip_call_to:
+                raise _Refused("invalid_argument", "missing sip callee number")
+            if not asked.room_name:
+                raise _Refused("invalid_argument", "missing room name")
             trunks = await self._api.sip.list_outbound_trunk(api.ListSIPOutboundTrunkRequest())
             trunk = next((t for t in trunks.items if t.sip_trunk_id == asked.sip_trunk_id), None)
             if trunk is None:
@@ -191,17 +214,24 @@ class SipApi:
 
     async def _transfer(self, request: web.Request) -> web.Response:
         async with _answering() as answer:
-            grants = self._grants(request)
+            claims = self._claims(request)
             asked = await _read(request, api.TransferSIPParticipantRequest())
             assert isinstance(asked, api.TransferSIPParticipantRequest)
-            video = grants.video
-            if grants.sip is None or not grants.sip.call or video is None or not video.room_admin:
-                raise _Refused("permission_denied", "permissions denied")
+            if not asked.room_name:
+                raise _Refused("invalid_argument", f"{_WRAPPED}Missing room name")
+            if not asked.participant_identity:
+                raise _Refused("invalid_argument", f"{_WRAPPED}Missing participant identity")
+            video = claims.video if claims else None
+            rules_it = video and video.room_admin and video.room == asked.room_name
+            if not _may_call(claims) or not rules_it:
+                raise _Refused("unauthenticated", "permissions denied")
+            if not asked.transfer_to:
+                raise _Refused("invalid_argument", "missing transfer to")
             found = await self._api.room.list_participants(
                 api.ListParticipantsRequest(room=asked.room_name)
             )
             if not any(one.identity == asked.participant_identity for one in found.participants):
-                raise _Refused("not_found", "participant does not exist")
+                raise _Refused("not_found", f"{_WRAPPED}participant does not exist")
             to = asked.transfer_to
             number = to.partition(":")[2].partition("@")[0] if ":" in to else to
             placed = Placed(
@@ -235,14 +265,20 @@ class SipApi:
             )
         return answer.response(request)
 
-    def _grants(self, request: web.Request) -> Claims:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise _Refused("unauthenticated", "permissions denied")
+    def _claims(self, request: web.Request) -> Claims | None:
+        """What the token allows; None without one, which each method refuses for itself."""
+        given = request.headers.get("Authorization", "")
+        if not given:
+            return None
+        scheme, _, token = given.partition(" ")
+        if scheme != "Bearer":
+            raise _Stranger("invalid authorization header. Must start with Bearer ")
+        if token.count(".") != 2:
+            raise _Stranger("invalid authorization token")
         try:
             return api.TokenVerifier(self._behind.api_key, self._behind.api_secret).verify(token)
-        except Exception:
-            raise _Refused("unauthenticated", "invalid token") from None
+        except Exception as error:
+            raise _Stranger(f"invalid token: {token}, error: {error}") from None
 
     # Everything else ----------------------------------------------------------------------------
 
@@ -296,15 +332,7 @@ class _Answer:
 
     def response(self, request: web.Request) -> web.Response:
         if self.refused is not None:
-            told = {"code": self.refused.code, "msg": self.refused.message}
-            body: dict[str, Any] = (
-                {**told, "meta": self.refused.meta} if self.refused.meta else told
-            )
-            return web.Response(
-                status=_STATUS.get(self.refused.code, 500),
-                text=json.dumps(body),
-                content_type="application/json",
-            )
+            return self.refused.response()
         assert self.message is not None
         if request.content_type == "application/json":
             return web.json_response(MessageToDict(self.message, preserving_proto_field_name=True))
@@ -324,14 +352,20 @@ async def _answering() -> AsyncIterator[_Answer]:
 
 async def _read(request: web.Request, message: Message) -> Message:
     body = await request.read()
+    is_json = request.content_type == "application/json"
     try:
-        if request.content_type == "application/json":
-            Parse(body, message)
+        if is_json:
+            Parse(body, message, ignore_unknown_fields=True)
         else:
             message.ParseFromString(body)
-    except (ParseError, DecodeError) as error:
-        raise _Refused("malformed", f"the body cannot be read: {error}") from None
+    except (ParseError, DecodeError):
+        form = "json" if is_json else "protobuf"
+        raise _Refused("malformed", f"the {form} request could not be decoded") from None
     return message
+
+
+def _may_call(claims: Claims | None) -> bool:
+    return claims is not None and claims.sip is not None and bool(claims.sip.call)
 
 
 def _failure(status: int, phrase: str, *, transfer: bool = False) -> _Refused:
