@@ -11,17 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from trunkline.agent.options import WorkerOptions
+from trunkline.agent.rescue_server import RescueProcess
 from trunkline.calls import queries as calls
 from trunkline.desk import call_page
 from trunkline.desk.call_page import CallPage
+from trunkline.desk.sip import RESCUE
 from trunkline.guardian import Guardian, GuardianOptions
 from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
 from trunkline.kit.clock import utc_now
 from trunkline.kit.db import Database, DatabaseOptions, open_database
 from trunkline.kit.livekit import LiveKit
 from trunkline.kit.processes import spawn
-from trunkline.sandbox.caller import Caller, HangUp, Listen, Press, StayOn, Step
-from trunkline.sandbox.phones import Listener
+from trunkline.profiles import queries as profile_reads
+from trunkline.profiles import service as profiles
+from trunkline.profiles.body import read
+from trunkline.sandbox.caller import Caller, HangUp, Listen, Pause, Press, StayOn, Step
+from trunkline.sandbox.callers import sandbox_providers
+from trunkline.sandbox.phones import BUSY, Listener, Phone
 from trunkline.sandbox.sip import Dial, SipCall
 from trunkline.sandbox.story import OUR_NUMBER, STORIES, seed
 from trunkline.sandbox.worker import WorkerOrders
@@ -29,8 +36,11 @@ from trunkline.sandbox.worker import WorkerOrders
 if TYPE_CHECKING:
     from tests.stack.conftest import LiveKitServer
 
+    from trunkline.sandbox.sip_api import SipApi
+
 START = timedelta(seconds=90)
 LONGEST_S = 150.0
+PERSON = "+12025550188"
 
 
 class Shop:
@@ -159,6 +169,44 @@ async def test_no_worker_of_the_agent(shop: Shop) -> None:
         assert page.turns[0].text.startswith("Thank you for calling")
         talking.cancel()
         await asyncio.gather(talking, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("phone", "ends"), [(Phone(), "transferred"), (BUSY, "callback_booked")])
+async def test_a_person_by_key(shop: Shop, sip_api: "SipApi", phone: Phone, ends: str) -> None:
+    """One connects the caller with the profile's first person; when they are busy the menu goes on."""
+    sip_api.phones[PERSON] = phone
+    async with shop.db.work() as session:
+        (owner,) = await profile_reads.profiles(session)
+        _, body = await profile_reads.published(session, owner.id)
+        target = {"name": "Support", "number": PERSON, "when": "Always.", "ring_s": 5}
+        changed = read({**body.model_dump(mode="json"), "transfers": [target]})
+        await profiles.publish(session, owner.id, changed, now=utc_now())
+    options = WorkerOptions(
+        livekit=sip_api.options,
+        database=DatabaseOptions(shop.url),
+        blobs=shop.blob_options,
+        agent=sandbox_providers(9, "sandbox"),
+    )
+    process = RescueProcess(options)
+    running = asyncio.create_task(process.run())
+    async with asyncio.timeout(60):
+        while not process.ready:  # noqa: ASYNC110 - another process says so
+            await asyncio.sleep(0.1)  # pace: it starts
+    steps = (Listen(), Press("1"), Pause(timedelta(seconds=6)), Press("3"), StayOn())
+    dial = Dial(
+        "call_person",
+        from_raw="+12025550177",
+        to_raw=OUR_NUMBER,
+        number=OUR_NUMBER,
+        agent=RESCUE,
+    )
+    call = SipCall(shop.server.options, dial, Caller(steps))
+    over = await asyncio.wait_for(call.run(), LONGEST_S)
+    page = await shop.stored("call_person")
+    assert page.call.end_reason == ends
+    assert over.how == ("transferred" if ends == "transferred" else "agent")
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_four_at_once(shop: Shop) -> None:

@@ -13,7 +13,7 @@ from trunkline.agent.clips import Clip
 from trunkline.agent.conversation import Conversation, heard
 from trunkline.agent.keys import Entry
 from trunkline.agent.line import LINE_RATE_HZ
-from trunkline.agent.menu import Caller, Menu, until_over
+from trunkline.agent.menu import Caller, Menu, person_of, until_over
 from trunkline.agent.recorder import Recorder
 from trunkline.agent.rescue import Tape
 from trunkline.agent.services import Services
@@ -115,6 +115,7 @@ def _menu(
         ),
         voice=SessionVoice(session),
         record=tape.start,
+        person=person_of(talk.line, talk.body),
         otherwise=otherwise,
     )
     talk.line.on_digit(menu.keypad.press)

@@ -26,9 +26,11 @@ from trunkline.calls.lifecycle import EndReason
 from trunkline.calls.service import Lease
 from trunkline.crm import service as crm
 from trunkline.desk import callbacks
+from trunkline.errors import Unavailable
 from trunkline.kit import phone
 from trunkline.kit.blobs import Blobs
 from trunkline.kit.db import Database
+from trunkline.kit.livekit import SipFailed
 from trunkline.kit.phone import PhoneNumber
 from trunkline.profiles.body import ProfileBody
 
@@ -49,6 +51,8 @@ _VOICED_RMS = 10 ** (-42 / 20) * 32768
 quiet talker (about -35 dBFS)."""
 _LEAST_VOICED = timedelta(milliseconds=400)
 """Less sound than this is no message."""
+_HANDED_OVER = timedelta(seconds=5)
+"""How long after a caller's leaving the carrier may take to say that it has connected them."""
 DUE_IN = timedelta(minutes=15)
 
 
@@ -103,6 +107,23 @@ Person = Callable[[], Awaitable[bool]]
 """Connects the caller to somebody; True once they are connected, False when nobody could be reached."""
 
 
+def person_of(line: Line, body: ProfileBody | None) -> Person | None:
+    """Who answers instead of us: the profile's first transfer target, reached by the carrier (REFER)."""
+    if body is None or not body.transfers:
+        return None
+    target = body.transfers[0]
+
+    async def connect() -> bool:
+        try:
+            await line.refer(target.uri, timedelta(seconds=target.ring_s))
+        except (SipFailed, Unavailable) as error:
+            log.info("not_put_through", target=target.name, detail=str(error))
+            return False
+        return True
+
+    return connect
+
+
 @dataclass(frozen=True)
 class Caller:
     """Whom the menu serves, and what they are promised for."""
@@ -144,6 +165,8 @@ class Menu:
         self.keypad = Keypad()
         self._ear = _Ear()
         self._keeping: asyncio.Task[None] | None = None
+        self.handing_over = False
+        """Whether the carrier is asked to connect the caller elsewhere: their leaving may be just that."""
         self.kept: EndReason | None = None
         """What the caller has already been promised, if they hang up now."""
 
@@ -208,8 +231,10 @@ class Menu:
     async def _to_person(self) -> EndReason | None:
         assert self._person is not None
         await self._say("connecting")
+        self.handing_over = True
         if await self._person():
             return EndReason.TRANSFERRED
+        self.handing_over = False
         await self._say("nobody")
         return None
 
@@ -380,6 +405,8 @@ async def until_over(menu: Menu, line: Line, opening: Sequence[str]) -> EndReaso
     over = asyncio.create_task(line.ended())
     try:
         await asyncio.wait([running, over], return_when=asyncio.FIRST_COMPLETED)
+        if not running.done() and menu.handing_over:
+            await asyncio.wait([running], timeout=_HANDED_OVER.total_seconds())
         if running.done():
             return running.result()
         running.cancel()

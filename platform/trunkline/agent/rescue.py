@@ -11,7 +11,7 @@ import structlog
 
 from trunkline.agent import clips
 from trunkline.agent.line import LINE_RATE_HZ, Line
-from trunkline.agent.menu import Caller, ClipVoice, Menu, play, until_over
+from trunkline.agent.menu import Caller, ClipVoice, Menu, person_of, play, until_over
 from trunkline.agent.recorder import Recorder
 from trunkline.agent.scribe import Scribe
 from trunkline.agent.services import Services, beat, close, take
@@ -120,6 +120,7 @@ class _Rescue:
             ),
             voice=ClipVoice(line, self._scribe),
             record=self._tape.start,
+            person=person_of(line, body),
             otherwise=EndReason.BLOCKED if kind is Kind.MESSAGE else EndReason.CAPACITY,
             message_only=kind is Kind.MESSAGE,
         )

@@ -24,6 +24,7 @@ import structlog
 from livekit import rtc
 from livekit.agents import AgentServer, JobContext, JobExecutorType, JobRequest
 
+from trunkline.agent.consult import Switchboard
 from trunkline.agent.options import WorkerOptions
 from trunkline.agent.rescue import rescue
 from trunkline.agent.room import NoCaller, RoomLine, arrive
@@ -201,7 +202,7 @@ async def _job(options: WorkerOptions, db: Database, context: JobContext) -> Non
         context.shutdown("an agent is there")
         return
     try:
-        line = await arrive(context.room, delete_room)
+        line = await arrive(context.room, delete_room, board=Switchboard(options.livekit))
     except NoCaller as error:
         log.warning("no_caller", room=context.room.name, detail=str(error))
         await delete_room()
