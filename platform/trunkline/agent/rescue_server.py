@@ -41,7 +41,7 @@ log = structlog.get_logger()
 IDENTITY = "rescue-"
 """How the participants of this agent begin, so that others see who has the caller."""
 MOST = 60
-"""Calls at once. Each costs about 2 % of a core; beyond it LiveKit asks another machine's."""
+"""Calls at once; beyond it LiveKit asks another machine's."""
 _IDLE = 2
 """Threads that wait for a call."""
 _WIND_UP = timedelta(seconds=30)
