@@ -3,8 +3,6 @@
 import json
 import re
 import shlex
-import shutil
-import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -219,28 +217,6 @@ def test_what_the_image_is_built_from_is_sent() -> None:
         for source in sources:
             assert (ROOT / source).exists()
             assert f"!{source}" in sent
-
-
-def test_docker_itself_reads_it(tmp_path: Path) -> None:
-    """``docker compose config`` takes the file with .env filled in, and refuses it without."""
-    docker = shutil.which("docker")
-    has = (
-        docker is not None
-        and not subprocess.run(
-            [docker, "compose", "version"], capture_output=True, check=False
-        ).returncode
-    )
-    if not has:
-        pytest.skip("docker with compose is not here")
-    shutil.copytree(INFRA, tmp_path / "infra")
-    env = tmp_path / ".env"
-    command = ["docker", "compose", "--env-file", str(env), "-f", "infra/compose.yaml",
-               "--profile", "full", "--profile", "demo", "config", "-q"]  # fmt: skip
-    env.write_text("")
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode
-    env.write_text("".join(f"{name}={value or 'x'}\n" for name, value in EXAMPLE.items()))
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_guide_names_the_same_ports_and_commands() -> None:
