@@ -64,9 +64,8 @@ async def fall_back(
 
     A caller who hangs up without a choice is called back if their number is known.
     """
-    with contextlib.suppress(
-        RuntimeError, TimeoutError
-    ):  # nothing is being said, or it will not stop
+    # Nothing is being said, or it will not stop: the menu begins all the same.
+    with contextlib.suppress(RuntimeError, TimeoutError):
         async with asyncio.timeout(_CUT_OFF_S):
             await session.interrupt(force=True)
     # Nothing that is heard from now on may start a reply.
@@ -144,20 +143,28 @@ async def offer(
             spoke.set()
 
     session.on("user_state_changed", on_user)
+    choosing = asyncio.create_task(_chosen(session, menu, choices, spoke))
+    over = asyncio.create_task(talk.line.ended())
     try:
-        action = await _chosen(session, menu, choices, spoke)
+        await asyncio.wait([choosing, over], return_when=asyncio.FIRST_COMPLETED)
+        if not choosing.done():
+            return None
+        action = choosing.result()
         if action == "hang_up":
             with contextlib.suppress(RuntimeError):
                 await heard(session.say(talk.body.farewell, allow_interruptions=False))
             return EndReason.AGENT_HANGUP
-        if action not in ("message", "callback"):
+        if action == "agent":
             return None
         # Whatever is said now is a message, or goes with keys: no reply may come of it.
         session.input.set_audio_enabled(False)
-        done = await menu.do(action)
-        session.input.set_audio_enabled(True)
-        return done
+        try:
+            return await menu.do(action)
+        finally:
+            session.input.set_audio_enabled(True)
     finally:
+        for task in (choosing, over):
+            task.cancel()
         session.off("user_state_changed", on_user)
         await tape.stop()
         if recorder is not None:
