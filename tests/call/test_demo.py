@@ -218,6 +218,7 @@ async def test_killed_in_mid_call(tmp_path: Path) -> None:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
+        env={**os.environ, "TRUNKLINE_LOGIN": "off"},
     )  # fmt: skip
     try:
         assert serve.stdout is not None

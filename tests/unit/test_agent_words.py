@@ -15,7 +15,7 @@ from trunkline.crm.models import Contact
 from trunkline.desk.arrival import Reception
 from trunkline.desk.callbacks import due_at
 from trunkline.desk.identity import Rung, require
-from trunkline.profiles.body import ToolName, read
+from trunkline.profiles.body import ToolName, TransferTarget, read
 from trunkline.sandbox.story import PROFILE
 
 if TYPE_CHECKING:
@@ -128,7 +128,8 @@ def test_a_name_with_braces_does_no_harm(now: datetime) -> None:
 def test_the_profiles_tools_are_the_agents() -> None:
     """Each tool that a profile may name exists and says how sure it must be who calls."""
     assert set(get_args(ToolName)) == set(NEEDS)
-    body = BODY.model_copy(update={"tools": list(get_args(ToolName))})
+    somebody = TransferTarget(name="Support", number="+12025550188", when="Always.")
+    body = BODY.model_copy(update={"tools": list(get_args(ToolName)), "transfers": [somebody]})
     assert {tool.id for tool in tools_for(body, ("won", "lost"))} == set(NEEDS)
 
 

@@ -14,7 +14,7 @@ talking       -        talking  held  -        transferring  rescued  ended
 held          -        -        held  talking  -             rescued  ended
 transferring  -        -        -     talking  -             rescued  ended
 rescued       -        rescued  -     talking  -             rescued  ended
-ended         ended    ended    -     -        -             -        ended
+ended         ended    ended    -     -        -             ended    ended
 """
 
 

@@ -94,7 +94,7 @@ NEXT: dict[State, dict[Signal, State]] = {
         _G.RESUME: _S.TALKING,
         _G.END: _S.ENDED,
     },
-    # SIP and LiveKit both report the end, and a late answer may cross it on the wire.
+    # SIP and LiveKit both report the end, and a late answer, also of the menu, may cross it on the wire.
     _S.ENDED: dict.fromkeys((_G.RING, _G.ANSWER, _G.RESCUE, _G.END), _S.ENDED),
 }
 """State → signal → next state. A pair that is missing is refused."""
