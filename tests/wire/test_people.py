@@ -355,6 +355,7 @@ OPEN = {
     "/assets/{version}/{name}",
     "/errors/{code}",
     "/livekit/webhook",
+    "/livekit/probe/{room}",
 }
 """Pages that ask nobody who they are, each shows or does nothing that is anybody's."""
 

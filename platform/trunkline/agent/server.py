@@ -226,15 +226,15 @@ def _probes(server: Server, db: Database) -> Starlette:
     async def connected() -> None:
         if server.draining:
             raise probes.NotReady("the worker is told to stop, and waits for its calls to end")
-        if not server.warm:
-            raise probes.NotReady("no process is ready for a call yet; it takes some seconds")
-        if not server.rescue.ready:
-            raise probes.NotReady("the process of trunkline-rescue is not up; this log says why")
         if not server.ready:
             raise probes.NotReady(
                 "LiveKit does not know this worker: it cannot be reached, or does not take our key; "
                 "this process's log says which, and so does trunkline doctor"
             )
+        if not server.warm:
+            raise probes.NotReady("no process is ready for a call yet; it takes some seconds")
+        if not server.rescue.ready:
+            raise probes.NotReady("the process of trunkline-rescue is not up; this log says why")
 
     return probes.app([connected, probes.database(db)], lambda: {"calls": server.jobs()})
 
