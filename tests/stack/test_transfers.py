@@ -1,7 +1,9 @@
 """Transfers and keys through real rooms and a real worker, with telephones at the far end."""
 
 import asyncio
+import os
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -9,14 +11,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import numpy as np
 import pytest
 import pytest_asyncio
 
+from trunkline.agent.audio import FRAME_S, SILENCE
 from trunkline.calls import queries as calls
 from trunkline.calls.models import Call
 from trunkline.desk import call_page
 from trunkline.desk.call_page import CallPage
+from trunkline.guardian import Guardian, GuardianOptions
 from trunkline.kit.audio import read_wav, wav_bytes
 from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
 from trunkline.kit.clock import utc_now
@@ -25,8 +30,21 @@ from trunkline.kit.livekit import open_livekit
 from trunkline.kit.processes import spawn
 from trunkline.profiles import queries, service
 from trunkline.profiles.body import read
-from trunkline.sandbox.caller import Caller, HangUp, Listen, Pause, Press, Say, StayOn, Step
-from trunkline.sandbox.phones import BUSY, DECLINES, RINGS_OUT, Phone
+from trunkline.sandbox.caller import (
+    AUDIBLE_RMS,
+    PATIENCE,
+    Caller,
+    HangUp,
+    Listen,
+    Overhear,
+    Pause,
+    Press,
+    Say,
+    StayOn,
+    Step,
+    rms,
+)
+from trunkline.sandbox.phones import BUSY, DECLINES, RINGS_OUT, Listener, Phone
 from trunkline.sandbox.sip import Dial, SipCall
 from trunkline.sandbox.sip_api import SipApi
 from trunkline.sandbox.story import OUR_NUMBER, PROFILE, seed
@@ -95,18 +113,35 @@ class House:
     blobs: Blobs
     server: "LiveKitServer"
     front: SipApi
+    worker_url: str
+
+    async def kill_agent(self, room: str) -> None:
+        """End the process of the call's agent as the kernel would when memory runs out."""
+        async with httpx.AsyncClient(timeout=10) as client:
+            told = (await client.get(f"{self.worker_url}/ready")).json()
+        (pid,) = [job["pid"] for job in told["calls"] if job["room"] == room]
+        os.kill(pid, signal.SIGKILL)
+
+    def line(self, room: str, *steps: Step) -> tuple[SipCall, Caller]:
+        """A call that is not made yet, and who makes it."""
+        caller = Caller(steps)
+        dial = Dial(room, from_raw=DANA, to_raw=OUR_NUMBER, number=OUR_NUMBER)
+        return SipCall(self.server.options, dial, caller), caller
 
     async def call(self, room: str, *steps: Step) -> tuple[CallPage, Caller]:
         """Make a call and wait until it is over and stored."""
-        caller = Caller(steps)
-        dial = Dial(room, from_raw=DANA, to_raw=OUR_NUMBER, number=OUR_NUMBER)
-        await asyncio.wait_for(SipCall(self.server.options, dial, caller).run(), 90)
+        line, caller = self.line(room, *steps)
+        await asyncio.wait_for(line.run(), 90)
+        return await self.over(room), caller
+
+    async def over(self, room: str) -> CallPage:
+        """The call of *room* once it is over and stored, with its recording."""
         return await self.until(
             room,
             lambda page: (
                 not page.call.live and (page.recording is None or page.recording.state != "open")
             ),
-        ), caller
+        )
 
     async def until(self, room: str, is_so: Callable[[CallPage], bool]) -> CallPage:
         """The call of *room* as soon as *is_so* holds of it."""
@@ -170,8 +205,9 @@ async def house(
                 on_error_line=lambda line: print(line, file=sys.stderr),
             )
             try:
-                await worker.ready(START)
-                yield House(db, open_blobs(blobs), livekit_server, front)
+                port = await worker.ready(START)
+                at = f"http://127.0.0.1:{port}"
+                yield House(db, open_blobs(blobs), livekit_server, front, at)
             finally:
                 await worker.stop(timedelta(seconds=15))
                 await sandbox.stop(timedelta(seconds=5))
@@ -298,7 +334,116 @@ async def test_the_caller_hangs_up_on_hold(house: House, after_s: int) -> None:
     await house.no_room_is_left()
 
 
+@pytest.mark.parametrize(
+    ("line", "ends", "run"),
+    [
+        (
+            "yes_please_go_ahead_with_the_bigger_plan.wav",
+            "transferred",
+            ("transfer_to_person", "ok", None),
+        ),
+        (
+            "no_thank_you_goodbye.wav",
+            "caller_hangup",
+            ("transfer_to_person", "error", "transfer_rejected"),
+        ),
+    ],
+    ids=["yes", "no"],
+)
+async def test_the_person_answers_in_words(
+    house: House, line: str, ends: str, run: tuple[str, str, str | None]
+) -> None:
+    """A spoken yes joins them with the caller, a spoken no does not."""
+    house.front.phones[SUPPORT] = Phone(
+        who=lambda: Caller((Listen(), Say(line), Pause(timedelta(seconds=8)), HangUp()))
+    )
+    page, _ = await house.call(
+        f"word_{ends}", Listen(), Press("3"), Pause(timedelta(seconds=24)), HangUp()
+    )
+    assert (page.call.end_reason, runs(page)[0]) == (ends, run), said(page)
+    assert ("Support is on the line" in said(page)) == (ends == "transferred")
+    await house.no_room_is_left()
+
+
+async def test_the_person_hangs_up_during_the_briefing(house: House) -> None:
+    """The caller hears that they can't take the call, and the agent goes on."""
+    house.front.phones[SUPPORT] = Phone(
+        who=lambda: Caller((Overhear(timedelta(seconds=2)), HangUp()))
+    )
+    page, _ = await house.call(
+        "hung_up", Listen(), Press("3"), Listen(timedelta(seconds=3)), Press("2"), StayOn()
+    )
+    assert runs(page)[0] == ("transfer_to_person", "error", "transfer_rejected")
+    assert "Support can't take the call" in said(page)
+    assert ("request_callback", "ok", None) in runs(page), said(page)
+    await house.no_room_is_left()
+
+
+async def test_the_person_never_decides(house: House) -> None:
+    """Whoever picks up and says nothing is not waited for: the agent is back and offers something else."""
+    house.front.phones[SUPPORT] = Phone()
+    before = len(house.front.calls)
+    page, _ = await house.call(
+        "undecided", Listen(), Press("3"), Pause(timedelta(seconds=24)),
+        Listen(timedelta(seconds=3)), Press("2"), StayOn(),
+    )  # fmt: skip
+    assert runs(page)[0] == ("transfer_to_person", "error", "transfer_no_answer")
+    assert ("request_callback", "ok", None) in runs(page), said(page)
+    (placed,) = house.front.calls[before:]
+    assert placed.over.is_set(), "they are not kept on the line"
+    await house.no_room_is_left()
+
+
+class Stranded(Listener):
+    """Asks for a person; once ``left`` is set, waits to hear a voice or the line end, then hangs up."""
+
+    def __init__(self) -> None:
+        self.left, self.heard_again = False, False
+        self._frame = self._since = 0
+
+    def exchange(self, heard: bytes) -> bytes | None:
+        self._frame += 1
+        if not self.left:
+            return SILENCE
+        self._since += 1
+        # What was on its way to us when the agent died is not an answer.
+        self.heard_again |= self._since > 50 and rms(heard) >= AUDIBLE_RMS
+        waited_s = self._since * FRAME_S
+        return None if self.heard_again or waited_s > PATIENCE.total_seconds() else SILENCE
+
+    def pressed(self) -> str:
+        return "3" if self._frame == 250 else ""
+
+
+async def test_the_agent_dies_in_a_transfer(house: House) -> None:
+    """Kill -9 while a person is being asked: the caller is not left in silence, nor is the person."""
+    caller, person = Stranded(), Phone()
+    house.front.phones[SUPPORT] = person
+    nth = len([one for one in house.front.calls if one.number == SUPPORT]) + 1
+    dial = Dial("killed", from_raw=DANA, to_raw=OUR_NUMBER, number=OUR_NUMBER)
+    async with open_livekit(house.server.options) as livekit:
+        guardian = Guardian(house.db, house.blobs, GuardianOptions(), livekit=livekit)
+        guarding = asyncio.create_task(guardian.run())
+        calling = asyncio.create_task(SipCall(house.server.options, dial, caller).run())
+        async with asyncio.timeout(60):
+            placed = await house.front.placed(SUPPORT, nth)
+            await placed.answered.wait()
+            await house.kill_agent("killed")
+            caller.left = True
+            over = await calling
+            await placed.over.wait()
+            assert over.how == "agent" or caller.heard_again
+            page = await house.until("killed", lambda page: not page.call.live)
+        await house.no_room_is_left()
+        guarding.cancel()
+        await asyncio.gather(guarding, return_exceptions=True)
+    assert runs(page) == [("transfer_to_person", "error", "agent_lost")]
+
+
 async def test_keys_are_sent_in_order(house: House) -> None:
     """Keys that the agent presses are heard at the other end in the order in which it pressed them."""
-    page, _ = await house.call("menu", Listen(), Press("5"), Listen(timedelta(seconds=2)), HangUp())
+    line, _ = house.line("menu", Listen(), Press("5"), Listen(timedelta(seconds=2)), HangUp())
+    await asyncio.wait_for(line.run(), 90)
+    page = await house.over("menu")
     assert runs(page) == [("press_keys", "ok", None)]
+    assert line.keys == "1*2#"

@@ -108,6 +108,8 @@ class SipCall:
         self._hearing: asyncio.Task[None] | None = None
         self.worst_lag_s = 0.0
         """How late the latest frame was sent."""
+        self.keys = ""
+        """Keys that the agent sent, in the order in which they came."""
 
     async def wait_ringing(self) -> None:
         """Wait until the participant is in the room."""
@@ -123,6 +125,7 @@ class SipCall:
         room.on("track_subscribed", self._on_track)
         room.on("disconnected", self._on_disconnected)
         room.on("data_received", self._on_data)
+        room.on("sip_dtmf_received", self._on_dtmf)
         told = dial.told()
         known = {} if dial.late is not None else told
         agents = [dial.agent] if dial.agent else []
@@ -195,6 +198,9 @@ class SipCall:
         # The carrier has connected the caller elsewhere after a REFER, and says BYE on this line.
         if packet.topic == BYE and not self._gone.done():
             self._gone.set_result("transferred")
+
+    def _on_dtmf(self, dtmf: rtc.SipDTMF) -> None:
+        self.keys += dtmf.digit
 
     def _hear(self, pcm: bytes) -> None:
         if self._first_sound is None and max(array("h", pcm), default=0) > _AUDIBLE:
