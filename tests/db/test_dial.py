@@ -24,7 +24,8 @@ from trunkline.errors import (
 )
 from trunkline.kit.db import Database
 from trunkline.outbox.models import EventRow
-from trunkline.profiles.body import Hours, Outbound
+from trunkline.profiles.behaviour import Outbound
+from trunkline.profiles.hours import Hours
 
 if TYPE_CHECKING:
     from tests.conftest import Make

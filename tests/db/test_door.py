@@ -19,7 +19,7 @@ from trunkline.errors import Invalid, NotFound
 from trunkline.kit.db import Database
 from trunkline.kit.phone import PhoneNumber
 from trunkline.profiles import queries, service
-from trunkline.profiles.body import Limits
+from trunkline.profiles.behaviour import Limits
 
 if TYPE_CHECKING:
     from tests.conftest import Make

@@ -15,7 +15,8 @@ from trunkline.crm.models import Contact
 from trunkline.desk.arrival import Reception
 from trunkline.desk.callbacks import due_at
 from trunkline.desk.identity import Rung, require
-from trunkline.profiles.body import ToolName, TransferTarget, read
+from trunkline.profiles.behaviour import TransferTarget
+from trunkline.profiles.body import ToolName, read
 from trunkline.sandbox.story import PROFILE
 
 if TYPE_CHECKING:

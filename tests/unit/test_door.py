@@ -8,8 +8,9 @@ from trunkline.desk import caps
 from trunkline.desk.door import Block, Door, House, Kind, Load, full, hours, unwanted
 from trunkline.desk.identity import Rung, rung
 from trunkline.errors import Invalid
+from trunkline.profiles.behaviour import Limits
 from trunkline.profiles.blocks import pattern_of, patterns_for
-from trunkline.profiles.body import Holiday, Limits, Opening
+from trunkline.profiles.hours import Holiday, Opening
 
 if TYPE_CHECKING:
     from tests.conftest import Make

@@ -7,7 +7,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from trunkline.errors import Invalid
-from trunkline.profiles.body import TOOL_NAMES, ProfileBody, open_at, opening_at, read
+from trunkline.profiles.body import TOOL_NAMES, ProfileBody, read
+from trunkline.profiles.hours import open_at, opening_at
 
 if TYPE_CHECKING:
     from tests.conftest import Make
@@ -50,7 +51,28 @@ def test_a_body_never_changes(make: "Make") -> None:
         ({"company": "  "}, "company: string should have at least 1 character"),
         ({"callback_time": "9"}, "callback_time: '9' is no time of day; write HH:MM"),
         ({"limits": {"max_call_s": 30}}, "limits.max_call_s: input should be greater than or"),
-        ({"stt": {"provider": "other"}}, "stt.provider: input should be 'deepgram'"),
+        ({"stt": {"provider": "other"}}, "stt.provider: 'other' is none of 'deepgram',"),
+        ({"stt": {"endpointing_ms": 1}}, "stt.endpointing_ms: input should be greater"),
+        ({"llm": {"temperature": 9}}, "llm.temperature: input should be less than or equal to 2"),
+        ({"llm": {"base_url": "localhost"}}, "llm.base_url: 'localhost' is no address of a server"),
+        (
+            {"llm": {"base_url": "http://u:p@h/v1"}},
+            "llm.base_url: 'http://u:p@h/v1' must hold no pass",
+        ),
+        (
+            {"fallback": {"tts": [{"provider": "openai", "speed": 9, "voice": "ash"}]}},
+            "fallback.tts.0.speed: input should be less than",
+        ),
+        (
+            {
+                "stt": {
+                    "provider": "deepgram-flux",
+                    "eot_threshold": 0.5,
+                    "eager_eot_threshold": 0.8,
+                }
+            },
+            "stt: eager_eot_threshold must not exceed",
+        ),
         ({"tts": {}}, "tts.voice is missing"),
         ({"endpointing": {"min_delay_ms": 900, "max_delay_ms": 800}}, "must not exceed"),
         (

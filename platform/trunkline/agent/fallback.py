@@ -19,7 +19,7 @@ from trunkline.agent.rescue import Tape
 from trunkline.agent.services import Services
 from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
-from trunkline.profiles.body import KeypadMenu, MenuAction
+from trunkline.profiles.behaviour import KeypadMenu, MenuAction
 
 log = structlog.get_logger()
 

@@ -26,6 +26,8 @@ class AgentOptions:
     deepgram: ProviderAccess
     openai: ProviderAccess
     cartesia: ProviderAccess
+    model_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Host, with its port if one is given → the key of a server of one's own or of Azure's."""
     heartbeat: timedelta = timedelta(seconds=2)
     """How often a live call signs that its agent is alive."""
     greeting_timeout: timedelta = timedelta(seconds=3)

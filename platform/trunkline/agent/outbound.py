@@ -20,7 +20,7 @@ from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
 from trunkline.calls.models import Call
 from trunkline.kit.livekit import LiveKitFailed, LiveKitOptions, SipFailed, open_livekit
-from trunkline.profiles.body import Outbound
+from trunkline.profiles.behaviour import Outbound
 
 if TYPE_CHECKING:
     from trunkline.agent.conversation import Conversation

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 from trunkline.desk.arrival import Reception
 from trunkline.kit.money import Money
-from trunkline.profiles.body import ProfileBody, opening_at
+from trunkline.profiles.body import ProfileBody
+from trunkline.profiles.hours import opening_at
 
 
 @cache

@@ -11,20 +11,17 @@ from livekit.agents import (
     ModelSettings,
     StopResponse,
     inference,
+    tts,
 )
 from livekit.agents.llm import ChatContext, ChatMessage, Tool
 from livekit.agents.voice.agent_session import SessionConnectOptions
-from livekit.plugins import cartesia, deepgram, openai
 
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.heard import spaced
-from trunkline.agent.line import LINE_RATE_HZ
+from trunkline.agent.models import plugins
 from trunkline.agent.options import AgentOptions
 from trunkline.calls.models import Turn
 from trunkline.profiles.body import ProfileBody
-
-STT_RATE_HZ = LINE_RATE_HZ
-"""The telephone's own rate: a higher one would double the bytes to the recogniser and add no sound."""
 
 HEARING = APIConnectOptions(max_retry=2, retry_interval=0.5, timeout=5.0)
 THINKING = APIConnectOptions(max_retry=1, retry_interval=0.3, timeout=6.0)
@@ -37,8 +34,8 @@ def build(
 ) -> AgentSession[Conversation]:
     """The session for one call; nothing is connected before it starts."""
     return AgentSession(
-        stt=_stt(body, options),
-        llm=_llm(body, options),
+        stt=plugins.recogniser(body.stt, body.language, options),
+        llm=plugins.thinker(body.llm, options),
         tts=speech(body, options),
         vad=inference.VAD(model="silero"),
         userdata=conversation,
@@ -75,7 +72,7 @@ def build(
 def aside(body: ProfileBody, options: AgentOptions) -> AgentSession[None]:
     """A session that speaks with the profile's voice and hears, and leaves the thinking to code."""
     return AgentSession(
-        stt=_stt(body, options),
+        stt=plugins.recogniser(body.stt, body.language, options),
         tts=speech(body, options),
         vad=inference.VAD(model="silero"),
         aec_warmup_duration=None,
@@ -116,48 +113,6 @@ def agent(instructions: str, tools: Sequence[Tool], said: Sequence[Turn]) -> Age
     return FrontDesk(instructions=instructions, tools=list(tools), chat_ctx=context)
 
 
-def speech(body: ProfileBody, options: AgentOptions) -> cartesia.TTS:
+def speech(body: ProfileBody, options: AgentOptions) -> tts.TTS[Any]:
     """The profile's voice, also used before the session for the greeting."""
-    given: dict[str, Any] = {}
-    if options.cartesia.base_url:
-        given["base_url"] = options.cartesia.base_url
-    if body.tts.speed is not None:
-        given["speed"] = body.tts.speed
-    return cartesia.TTS(
-        api_key=options.cartesia.api_key,
-        model=body.tts.model,
-        voice=body.tts.voice,
-        language=body.language.split("-")[0],
-        **given,
-    )
-
-
-def _stt(body: ProfileBody, options: AgentOptions) -> deepgram.STT:
-    given: dict[str, Any] = {}
-    if options.deepgram.base_url:
-        given["base_url"] = options.deepgram.base_url
-    if body.stt.keyterms:
-        given["keyterm"] = list(body.stt.keyterms)
-    return deepgram.STT(
-        api_key=options.deepgram.api_key,
-        model=body.stt.model,
-        language=body.language,
-        sample_rate=STT_RATE_HZ,
-        endpointing_ms=body.stt.endpointing_ms,
-        **given,
-    )
-
-
-def _llm(body: ProfileBody, options: AgentOptions) -> openai.LLM:
-    given: dict[str, Any] = {}
-    if options.openai.base_url:
-        given["base_url"] = options.openai.base_url
-    if body.llm.max_tokens is not None:
-        given["max_completion_tokens"] = body.llm.max_tokens
-    return openai.LLM(
-        api_key=options.openai.api_key,
-        model=body.llm.model,
-        temperature=body.llm.temperature,
-        max_retries=0,
-        **given,
-    )
+    return plugins.speaker(body.tts, body.language, options)

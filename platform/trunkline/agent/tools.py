@@ -28,7 +28,8 @@ from trunkline.desk.identity import Rung, require
 from trunkline.errors import Invalid
 from trunkline.kit.money import Money
 from trunkline.kit.redact import redact
-from trunkline.profiles.body import ProfileBody, TransferTarget
+from trunkline.profiles.behaviour import TransferTarget
+from trunkline.profiles.body import ProfileBody
 
 log = structlog.get_logger()
 

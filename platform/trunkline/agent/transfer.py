@@ -27,7 +27,8 @@ from trunkline.errors import Unavailable
 from trunkline.kit import phone
 from trunkline.kit.livekit import SipFailed
 from trunkline.kit.redact import redact
-from trunkline.profiles.body import ProfileBody, TransferTarget
+from trunkline.profiles.behaviour import TransferTarget
+from trunkline.profiles.body import ProfileBody
 
 log = structlog.get_logger()
 

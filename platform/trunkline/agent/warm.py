@@ -11,7 +11,7 @@ from livekit import rtc
 from livekit.agents import inference
 from livekit.agents.utils import http_context
 
-from trunkline.agent.session import STT_RATE_HZ
+from trunkline.agent.models.plugins import STT_RATE_HZ
 
 _FRAME = STT_RATE_HZ // 50
 

@@ -18,7 +18,7 @@ from trunkline.kit import phone
 from trunkline.kit.phone import PhoneNumber
 from trunkline.profiles import queries as profiles
 from trunkline.profiles.blocks import Action
-from trunkline.profiles.body import Opening, opening_at
+from trunkline.profiles.hours import Opening, opening_at
 from trunkline.profiles.queries import Answering
 
 

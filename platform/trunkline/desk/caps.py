@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from trunkline.calls.lifecycle import State
 from trunkline.calls.models import Call
 from trunkline.desk.door import LET_IN, House, Load
-from trunkline.profiles.body import Limits
+from trunkline.profiles.behaviour import Limits
 from trunkline.profiles.models import ProfileVersion
 
 HOUR = timedelta(hours=1)

@@ -28,7 +28,9 @@ from trunkline.errors import (
 )
 from trunkline.kit import phone
 from trunkline.profiles import queries as profiles
-from trunkline.profiles.body import Outbound, ProfileBody, covers
+from trunkline.profiles.behaviour import Outbound
+from trunkline.profiles.body import ProfileBody
+from trunkline.profiles.hours import covers
 from trunkline.profiles.queries import Answering
 
 AGAIN_AFTER = (5, 10, 20, 40, 60)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from trunkline.profiles.blocks import Action
-from trunkline.profiles.body import Opening, ProfileBody
+from trunkline.profiles.body import ProfileBody
+from trunkline.profiles.hours import Opening
 
 
 class Kind(StrEnum):

@@ -1,30 +1,42 @@
 """What a profile says and how it behaves: one frozen model, checked when it is read.
 
 Stored as JSON in ``profile_versions.body``. Every field has its meaning and bounds beside it, and
-its default, if any, is written here and nowhere else.
+its default, if any, is written there and nowhere else.
 """
 
-import re
-import string
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
 from typing import Annotated, Any, Literal, Self, get_args
-from zoneinfo import ZoneInfo
 
-import phonenumbers
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from trunkline.errors import Invalid
+from trunkline.profiles import known
+from trunkline.profiles.behaviour import (
+    Endpointing,
+    Interruption,
+    KeypadMenu,
+    Limits,
+    Outbound,
+    TransferTarget,
+)
+from trunkline.profiles.choices import (
+    PARTS,
+    PROVIDERS,
+    CartesiaVoice,
+    DeepgramAura,
+    DeepgramFlux,
+    DeepgramNova,
+    Fallback,
+    LlmChoice,
+    OpenaiChat,
+    OpenaiTranscription,
+    OpenaiVoice,
+    SttChoice,
+    TtsChoice,
+)
+from trunkline.profiles.hours import Holiday, Hours
+from trunkline.profiles.parts import ClockTime, Part, Short, Spoken, greets, is_region, is_zone
 
 ToolName = Literal[
     "look_up_contact",
@@ -40,322 +52,13 @@ ToolName = Literal[
 ]
 TOOL_NAMES: tuple[str, ...] = get_args(ToolName)
 
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-_DAYS: tuple[str, ...] = get_args(Day)
 
-Short = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
-Spoken = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=600)]
-"""Something said aloud. Six hundred characters are about forty seconds."""
-
-ClockTime = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
-
-
-def _is_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError) as error:  # ZoneInfoNotFoundError is a KeyError, below
-        raise PydanticCustomError(
-            "zone", "is no time zone; write one like Europe/Berlin"
-        ) from error
-    except KeyError as error:
-        raise PydanticCustomError(
-            "zone", "is no time zone; write one like Europe/Berlin"
-        ) from error
-    return name
-
-
-def _is_region(code: str) -> str:
-    if code not in phonenumbers.SUPPORTED_REGIONS:
-        raise PydanticCustomError("region", "is no country; write its two capital letters, like US")
-    return code
-
-
-_PLACES = ("name", "first_name", "company")
-
-
-def _greets(text: str) -> str:
-    return _places(text, _PLACES)
-
-
-def _places(text: str, known: tuple[str, ...]) -> str:
-    try:
-        fields = [
-            f"{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}"
-            for _, name, spec, conversion in string.Formatter().parse(text)
-            if name is not None
-        ]
-    except ValueError as error:
-        raise PydanticCustomError("greeting", "has a brace without its partner") from error
-    if unknown := [name for name in fields if name not in known]:
-        raise PydanticCustomError(
-            "greeting",
-            "knows {places} only, not {unknown}",
-            {
-                "places": ", ".join(f"{{{name}}}" for name in known),
-                "unknown": ", ".join(f"{{{name}}}" for name in unknown),
-            },
-        )
-    return text
-
-
-_LEAP_YEAR = 2000
-"""In which every day that a yearly date may name exists."""
-
-
-def _is_day(text: str) -> str:
-    if re.fullmatch(r"(\d{4}-)?\d\d-\d\d", text, re.ASCII):
-        try:
-            date.fromisoformat(text if len(text) == 10 else f"{_LEAP_YEAR}-{text}")
-        except ValueError:
-            pass
-        else:
-            return text
-    raise PydanticCustomError(
-        "day", "is no day; write one day as 2026-12-24, or one of every year as 12-25"
-    )
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SttChoice(_Part):
-    """Who hears."""
-
-    provider: Literal["deepgram"] = Field(default="deepgram", description="Speech recogniser.")
-    model: Short = Field(default="nova-3", description="The provider's name of the model.")
-    endpointing_ms: int = Field(
-        default=25, ge=10, le=5000, description="Silence after which the provider closes a segment."
-    )
-    keyterms: list[Short] = Field(
-        default_factory=list, max_length=100, description="Names and words it should expect."
-    )
-
-
-class LlmChoice(_Part):
-    """Who thinks."""
-
-    provider: Literal["openai"] = Field(default="openai", description="Language model's provider.")
-    model: Short = Field(default="gpt-4.1-mini", description="The provider's name of the model.")
-    temperature: float = Field(default=0.3, ge=0, le=2, description="0 is the most predictable.")
-    max_tokens: int | None = Field(
-        default=None,
-        ge=16,
-        le=4096,
-        description="Bound of one reply; none leaves it to the provider.",
-    )
-
-
-class TtsChoice(_Part):
-    """Who speaks."""
-
-    provider: Literal["cartesia"] = Field(default="cartesia", description="Voice's provider.")
-    model: Short = Field(default="sonic-2", description="The provider's name of the model.")
-    voice: Short = Field(description="The provider's id of the voice.")
-    speed: float | None = Field(
-        default=None,
-        ge=0.6,
-        le=1.5,
-        description="1 is the voice's own; none leaves it to the provider.",
-    )
-
-
-class Hours(_Part):
-    """When it is open. Closing earlier than it opens means the next day; equal means all day."""
-
-    days: list[Day] = Field(min_length=1, max_length=7, description="The days on which it opens.")
-    opens: ClockTime = Field(description="HH:MM in the profile's time zone.")
-    closes: ClockTime = Field(description="HH:MM; this minute is closed already.")
-
-
-class Holiday(_Part):
-    """A day on which the usual hours don't hold: closed, or open at hours of its own."""
-
-    date: Annotated[str, AfterValidator(_is_day)] = Field(
-        description="YYYY-MM-DD for one day, MM-DD for that day of every year."
-    )
-    name: Short = Field(description="What day it is; the agent may say it.")
-    opens: ClockTime | None = Field(
-        default=None, description="HH:MM when it opens all the same; none: closed all day."
-    )
-    closes: ClockTime | None = Field(default=None, description="HH:MM; given together with opens.")
-
-    @model_validator(mode="after")
-    def _both_or_neither(self) -> Self:
-        if (self.opens is None) != (self.closes is None):
-            raise PydanticCustomError("pair", "opens and closes are given together or not at all")
-        return self
-
-
-class Limits(_Part):
-    """Bounds of a call, and of how many there may be."""
-
-    max_call_s: int = Field(
-        default=1800, ge=60, le=14400, description="Then the call is ended politely."
-    )
-    warn_before_end_s: int = Field(
-        default=60,
-        ge=0,
-        le=600,
-        description="So long before that end the caller is told; 0: never. "
-        "Nobody is told when max_call_s is no longer than that.",
-    )
-    max_calls: int | None = Field(
-        default=None, ge=1, le=10_000, description="Calls at once; none: as many as come."
-    )
-    max_calls_per_caller_per_hour: int | None = Field(
-        default=None, ge=1, le=1000, description="Calls of one number in an hour; none: any."
-    )
-    silence_s: float = Field(
-        default=8.0, ge=2, le=120, description="Silence of the caller before each silence prompt."
-    )
-    tool_timeout_s: float = Field(
-        default=10.0, ge=0.5, le=60, description="Then a tool has failed."
-    )
-
-
-_URI = re.compile(r"(sips?:[^\s@]+@[^\s@]+|tel:\+\d+)", re.ASCII)
-
-
-def _is_target(text: str) -> str:
-    if text.startswith("sip") and _URI.fullmatch(text):
-        return text
-    try:
-        number = phonenumbers.parse(text.removeprefix("tel:"))
-    except phonenumbers.NumberParseException:
-        number = None
-    if number is not None and phonenumbers.is_possible_number(number):
-        return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-    raise PydanticCustomError(
-        "target", "is no number to transfer to; write +12025550123 or sip:desk@example.com"
-    )
-
-
-class TransferTarget(_Part):
-    """Somebody whom callers can be put through to. The model names them; the number stays here."""
-
-    name: Short = Field(description="What the agent calls them, as in: I'll put you through to …")
-    number: Annotated[str, AfterValidator(_is_target)] = Field(
-        description="E.164 (+12025550123); for a cold transfer also a sip: URI."
-    )
-    when: Spoken = Field(description="When the agent puts callers through to them.")
-    mode: Literal["warm", "cold"] = Field(
-        default="warm",
-        description="warm: they are asked first and may decline; cold: the carrier connects them "
-        "and our part is over.",
-    )
-    ring_s: int = Field(default=25, ge=5, le=120, description="How long it rings there.")
-
-    @property
-    def uri(self) -> str:
-        """As a REFER names it (RFC 3966, RFC 3261)."""
-        return self.number if self.number.startswith("sip") else f"tel:{self.number}"
-
-    @model_validator(mode="after")
-    def _can_be_dialled(self) -> Self:
-        if self.mode == "warm" and not self.number.startswith("+"):
-            raise PydanticCustomError(
-                "warm",
-                "a warm transfer is dialled over the outbound trunk, which takes a number only",
-            )
-        return self
-
-
-class Interruption(_Part):
-    """When the agent stops because the caller speaks."""
-
-    min_duration_ms: int = Field(
-        default=500, ge=50, le=5000, description="Speech shorter is ignored."
-    )
-    min_words: int = Field(
-        default=0, ge=0, le=20, description="Words heard before it stops; 0: any sound."
-    )
-
-
-def _says(text: str) -> str:
-    return _places(text, (*_PLACES, "agent_name", "reason"))
-
-
-class Outbound(_Part):
-    """How we call people. Without it a profile answers only."""
-
-    opening: Annotated[Spoken, AfterValidator(_says)] = Field(
-        description="The first words to a person; may use {name}, {first_name}, {company} (ours), "
-        "{agent_name}, {reason}."
-    )
-    voicemail: Annotated[Spoken, AfterValidator(_says)] | None = Field(
-        default=None,
-        description="Left after the beep when a machine answers; none: hang up. Same places.",
-    )
-    screening: Annotated[Spoken, AfterValidator(_says)] = Field(
-        default="This is {agent_name} from {company}. I am calling about {reason}.",
-        description="Said to a service that asks who is calling and why. Same places.",
-    )
-    reason: Spoken = Field(
-        default="your request", description="What {reason} is when a call has none of its own."
-    )
-    hours: list[Hours] = Field(
-        default_factory=lambda: [
-            Hours(days=["mon", "tue", "wed", "thu", "fri", "sat"], opens="09:00", closes="20:00")
-        ],
-        max_length=50,
-        description="When we may call, where the person called is; empty is at any time.",
-    )
-    ring_s: int = Field(default=25, ge=5, le=80, description="Then nobody has answered.")
-    max_attempts: int = Field(
-        default=1, ge=1, le=10, description="Calls to reach one person, while busy or unanswered."
-    )
-    retry_after_min: int = Field(
-        default=30, ge=1, le=10_080, description="Between two such attempts."
-    )
-    max_calls: int = Field(default=2, ge=1, le=1000, description="Calls placed at once.")
-    max_calls_per_number_per_day: int = Field(
-        default=3, ge=1, le=100, description="Calls to one number within 24 hours."
-    )
-
-
-class Endpointing(_Part):
-    """How long the agent waits before it takes a turn as over."""
-
-    min_delay_ms: int = Field(
-        default=400, ge=0, le=5000, description="When the sentence sounds complete."
-    )
-    max_delay_ms: int = Field(
-        default=2500, ge=100, le=20000, description="When it sounds unfinished."
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min_delay_ms > self.max_delay_ms:
-            raise PydanticCustomError("order", "min_delay_ms must not exceed max_delay_ms")
-        return self
-
-
-MenuAction = Literal["agent", "message", "callback", "hang_up"]
-
-
-class KeypadMenu(_Part):
-    """Choices by key after the greeting. Whoever speaks instead of pressing talks to the agent."""
-
-    prompt: Spoken = Field(description="Says which key does what; said after the greeting.")
-    keys: dict[Annotated[str, StringConstraints(pattern=r"^[0-9*#]$")], MenuAction] = Field(
-        min_length=1, max_length=12, description="Key → agent, message, callback or hang_up."
-    )
-    tries: int = Field(default=2, ge=1, le=5, description="How often the prompt is said.")
-    wait_s: float = Field(
-        default=5.0, ge=1, le=30, description="How long a key is waited for after the prompt."
-    )
-    otherwise: MenuAction = Field(
-        default="agent", description="What happens when nothing was pressed after the last try."
-    )
-
-
-class ProfileBody(_Part):
+class ProfileBody(Part):
     """One state of a profile."""
 
     company: Short = Field(description="Who is answering; said in greetings.")
     agent_name: Short = Field(description="What the agent calls itself.")
-    greeting: Annotated[Spoken, AfterValidator(_greets)] = Field(
+    greeting: Annotated[Spoken, AfterValidator(greets)] = Field(
         description="To known callers; may use {name}, {first_name}, {company} (ours)."
     )
     greeting_unknown: Spoken = Field(description="To callers we don't know; said as it stands.")
@@ -377,15 +80,18 @@ class ProfileBody(_Part):
     language: str = Field(
         default="en", pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", description="BCP 47 tag."
     )
-    timezone: Annotated[str, AfterValidator(_is_zone)] = Field(
+    timezone: Annotated[str, AfterValidator(is_zone)] = Field(
         description="IANA name; hours, callbacks and spoken times are in it."
     )
-    region: Annotated[str, AfterValidator(_is_region)] = Field(
+    region: Annotated[str, AfterValidator(is_region)] = Field(
         description="ISO 3166 country in which numbers that callers say are read."
     )
-    stt: SttChoice = Field(default_factory=SttChoice, description="Who hears.")
-    llm: LlmChoice = Field(default_factory=LlmChoice, description="Who thinks.")
+    stt: SttChoice = Field(default_factory=DeepgramNova, description="Who hears.")
+    llm: LlmChoice = Field(default_factory=OpenaiChat, description="Who thinks.")
     tts: TtsChoice = Field(description="Who speaks.")
+    fallback: Fallback = Field(
+        default_factory=Fallback, description="Who takes over when one of them fails."
+    )
     tools: list[ToolName] = Field(description="What the agent may do.")
     pipeline: Short | None = Field(
         default=None, description="Deals of this pipeline are the ones it looks at; none: all."
@@ -445,8 +151,76 @@ def read(data: Mapping[str, Any]) -> ProfileBody:
         raise Invalid(f"the profile is not valid: {faults}") from None
 
 
+def check(body: ProfileBody) -> None:
+    """Raises Invalid, one sentence naming each field that its provider would refuse."""
+    if faults := provider_faults(body):
+        raise Invalid(f"the profile is not valid: {'; '.join(faults)}")
+
+
+def provider_faults(body: ProfileBody) -> list[str]:
+    """What the providers of *body* don't know or take, each naming its field; see ``known``."""
+    language = body.language
+    choices: list[tuple[str, SttChoice | LlmChoice | TtsChoice]] = [
+        ("stt", body.stt),
+        ("llm", body.llm),
+        ("tts", body.tts),
+    ]
+    for part in PARTS:
+        for at, choice in enumerate(getattr(body.fallback, part)):
+            choices.append((f"fallback.{part}.{at}", choice))
+    return [
+        f"{place}.{field}: {value!r} {says}"
+        for place, choice in choices
+        for field, value, says in _unknown(choice, language)
+        if says is not None
+    ]
+
+
+def _unknown(
+    choice: SttChoice | LlmChoice | TtsChoice, language: str
+) -> list[tuple[str, object, str | None]]:
+    """Per field of *choice*: its value and what is wrong with it, if anything."""
+    match choice:
+        case DeepgramNova(model=model, keyterms=terms):
+            late = bool(terms) and not model.startswith("nova-3")
+            return [
+                ("model", model, known.nova_model(model)),
+                ("keyterms", terms, f"are taken by nova-3 only, not {model}" if late else None),
+            ]
+        case DeepgramFlux(model=model):
+            return [("model", model, known.flux_model(model, language))]
+        case OpenaiTranscription(model=model, mode=mode, base_url=None):
+            return [("model", model, known.transcription_model(model, mode))]
+        case OpenaiChat(model=model, temperature=temperature, base_url=None):
+            hot = temperature is not None and not known.takes_temperature(model)
+            says = (
+                f"is not taken: {model} lets no temperature be set; leave it out" if hot else None
+            )
+            return [
+                ("model", model, known.chat_model(model)),
+                ("temperature", temperature, says),
+            ]
+        case OpenaiTranscription(model=model) | OpenaiChat(model=model):
+            realtime = known.is_realtime(model)
+            return [("model", model, known.chat_model(model) if realtime else None)]
+        case CartesiaVoice(model=model, voice=voice):
+            return [
+                ("model", model, known.sonic_model(model)),
+                ("voice", voice, known.cartesia_voice(voice)),
+            ]
+        case OpenaiVoice(model=model, voice=voice, base_url=None):
+            return [
+                ("model", model, known.speech_model(model)),
+                ("voice", voice, known.openai_voice(voice, model)),
+            ]
+        case DeepgramAura(voice=voice):
+            return [("voice", voice, known.aura_voice(voice, language))]
+        case _:
+            return []
+
+
 def _told(fault: Any) -> str:
-    path = ".".join(str(part) for part in fault["loc"])
+    path = _place(fault["loc"])
     match fault["type"]:
         case "missing":
             return f"{path} is missing"
@@ -455,7 +229,9 @@ def _told(fault: Any) -> str:
         case "literal_error" if fault["loc"][0] == "tools":
             known = ", ".join(TOOL_NAMES)
             return f"{path}: {fault['input']!r} is no tool, the tools are {known}"
-        case "zone" | "region" | "greeting" | "day" | "target":
+        case "union_tag_invalid":
+            return f"{path}.provider: {fault['ctx']['tag']!r} is none of {fault['ctx']['expected_tags']}"
+        case "zone" | "region" | "greeting" | "day" | "target" | "url":
             return f"{path}: {fault['input']!r} {fault['msg']}"
         case "string_pattern_mismatch" if str(fault["loc"][-1]) in (
             "opens",
@@ -468,73 +244,11 @@ def _told(fault: Any) -> str:
             return f"{path}: {message[0].lower()}{message[1:]}"
 
 
-@dataclass(frozen=True)
-class Opening:
-    """Whether it is open at a moment, and the holiday that this is due to."""
-
-    is_open: bool
-    holiday: Holiday | None = None
-
-
-def open_at(body: ProfileBody, moment: datetime) -> bool:
-    """Whether business hours cover *moment* (aware)."""
-    return opening_at(body, moment).is_open
-
-
-def opening_at(body: ProfileBody, moment: datetime) -> Opening:
-    """Whether business hours cover *moment* (aware), and which holiday it is there.
-
-    Compared as wall-clock times of the profile's zone, so that "opens 09:00" is 09:00 on the
-    wall in summer and winter; an hour that daylight saving repeats counts both times. A
-    holiday puts its own hours, or none, in place of the day's; nothing of the evening before
-    reaches into it, while its own hours may reach into the next day.
-    """
-    local = moment.astimezone(ZoneInfo(body.timezone))
-    today = local.date()
-    wall = local.time().replace(fold=0)
-    holiday = holiday_on(body, today)
-    if holiday is None:
-        before = _spans(body, today - timedelta(days=1))
-        spill = any(closes <= opens and wall < closes for opens, closes in before)
-        return Opening(spill or any(_begun(wall, *span) for span in _spans(body, today)))
-    return Opening(any(_begun(wall, *span) for span in _spans(body, today)), holiday)
-
-
-def covers(hours: list[Hours], zone: str, moment: datetime) -> bool:
-    """Whether *hours*, as wall-clock times of *zone*, hold at *moment* (aware); none hold always."""
-    local = moment.astimezone(ZoneInfo(zone))
-    today, before = _DAYS[local.weekday()], _DAYS[(local.weekday() - 1) % 7]
-    wall = local.time().replace(fold=0)
-    for span in hours:
-        opens, closes = time.fromisoformat(span.opens), time.fromisoformat(span.closes)
-        if today in span.days and _begun(wall, opens, closes):
-            return True
-        if before in span.days and closes <= opens and wall < closes:
-            return True
-    return not hours
-
-
-def holiday_on(body: ProfileBody, day: date) -> Holiday | None:
-    """The holiday that *day* is; one of that year goes before one of every year."""
-    dates = {holiday.date: holiday for holiday in reversed(body.holidays)}
-    return dates.get(day.isoformat()) or dates.get(day.isoformat()[5:])
-
-
-def _spans(body: ProfileBody, day: date) -> list[tuple[time, time]]:
-    """When it opens and closes on *day*; closing no later than it opens is on the day after."""
-    if holiday := holiday_on(body, day):
-        given = [(holiday.opens, holiday.closes)]
-    elif not body.hours:
-        given = [("00:00", "00:00")]
-    else:
-        name = _DAYS[day.weekday()]
-        given = [(hours.opens, hours.closes) for hours in body.hours if name in hours.days]
-    return [
-        (time.fromisoformat(opens), time.fromisoformat(closes))
-        for opens, closes in given
-        if opens is not None and closes is not None
+def _place(loc: tuple[int | str, ...]) -> str:
+    """The field's place as people write it: without the provider that pydantic puts between."""
+    kept = [
+        str(part)
+        for before, part in zip((None, *loc), loc, strict=False)
+        if not (part in PROVIDERS and (before in PARTS or isinstance(before, int)))
     ]
-
-
-def _begun(wall: time, opens: time, closes: time) -> bool:
-    return opens <= wall and (wall < closes or closes <= opens)
+    return ".".join(kept)

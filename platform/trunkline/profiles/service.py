@@ -16,7 +16,7 @@ from trunkline.kit.ids import new_id
 from trunkline.kit.phone import PhoneNumber
 from trunkline.profiles import queries
 from trunkline.profiles.blocks import ACTIONS, pattern_of
-from trunkline.profiles.body import ProfileBody
+from trunkline.profiles.body import ProfileBody, check
 from trunkline.profiles.models import BlockedCaller, Number, Profile, ProfileVersion
 
 
@@ -68,9 +68,10 @@ async def publish(
 ) -> ProfileVersion:
     """Make *body* what answers from now on: a new version, unless it is the published one already.
 
-    Calls that run keep theirs. Raises NotFound, or Invalid when ``after_hours`` names no published
-    profile, or one that leads back here.
+    Calls that run keep theirs. Raises NotFound, or Invalid when a provider would refuse what is chosen
+    of it, and when ``after_hours`` names no published profile, or one that leads back here.
     """
+    check(body)
     profile = await session.get(Profile, profile_id, with_for_update=True, populate_existing=True)
     if profile is None:
         raise NotFound(f"no profile {profile_id}")

@@ -108,7 +108,8 @@ def _fields(model: type[BaseModel], values: Mapping[str, Any], depth: int) -> It
             yield ""
         must = " Must be given." if field.is_required() else ""
         yield from _comment(f"{field.description}{must}", indent)
-        value, part = values[name], _part(field.annotation)
+        value = values[name]
+        part = _part(field.annotation, value)
         if part is not None and isinstance(value, Mapping):
             yield f"{indent}{name}:"
             yield from _fields(part, value, depth + 1)
@@ -138,11 +139,22 @@ def _without_none(value: Any) -> Any:
     ]
 
 
-def _part(annotation: Any) -> type[BaseModel] | None:
-    """The model that a field holds, or a list of which."""
+def _part(annotation: Any, value: Any) -> type[BaseModel] | None:
+    """The model that a field holds, or a list of which; of several the one that *value* is of."""
+    models = list(_models(annotation))
+    if len(models) > 1:
+        one = value[0] if isinstance(value, list) and value else value
+        given = one.get("provider") if isinstance(one, Mapping) else None
+        return next((m for m in models if m.model_fields["provider"].default == given), None)
+    return models[0] if models else None
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for one in get_args(annotation) if (found := _part(one))), None)
+        yield annotation
+        return
+    for one in get_args(annotation):
+        yield from _models(one)
 
 
 def _comment(text: str, indent: str) -> Iterator[str]:
