@@ -35,6 +35,30 @@ Need = Callable[[str, bool, str], None]
 
 NOW = datetime(2026, 1, 15, 9, 30, tzinfo=UTC)
 
+COSTLY_FIRST = ("stack", "call", "browser")
+"""Folders whose tests take the time that speech takes."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for the whole run, none for a part of it.
+
+    Calls wait for audio most of their time, so two cores carry them side by side; for one file the
+    processes' own start would take longer than the file.
+    """
+    return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give the long files out first where files are given out, so that none is left alone at the end."""
+    if config.getoption("dist", "no") == "no" and not hasattr(config, "workerinput"):
+        return
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return COSTLY_FIRST.index(folder) if folder in COSTLY_FIRST else len(COSTLY_FIRST)
+
+    items.sort(key=rank)
+
 
 @pytest.fixture
 def now() -> datetime:
