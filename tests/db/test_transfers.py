@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from trunkline.calls import queries, service
 from trunkline.calls.lifecycle import EndReason
-from trunkline.errors import IllegalTransition
+from trunkline.errors import IllegalTransition, StaleLease
 from trunkline.kit.db import Database
 from trunkline.outbox.models import EventRow
 
@@ -50,3 +50,28 @@ async def test_what_comes_of_a_transfer(
         (row,) = rows.all()
         told = row.body["data"]
         assert (told["kind"], told["to_name"], told["outcome"]) == ("warm", "Support", outcome)
+
+
+async def test_hold(db: Database, make: "Make", now: datetime) -> None:
+    """A caller who talks can be held, and is talked to again; in any other state nothing changes."""
+    async with db.work() as session:
+        call = await make.call(session, now=now)
+        lease = await service.take_lease(session, call.id, now=now)
+        await service.hold(session, lease)
+        assert call.state == "ringing"
+        await service.answer(session, lease, now=now)
+        for verb, state in (
+            (service.hold, "held"),
+            (service.hold, "held"),
+            (service.resume, "talking"),
+            (service.resume, "talking"),
+            (service.hold, "held"),
+        ):
+            await verb(session, lease)
+            assert call.state == state
+        # The agent that takes over a caller on hold talks to them.
+        newer = await service.take_lease(session, call.id, now=now)
+        await service.answer(session, newer, now=now)
+        assert call.state == "talking"
+        with pytest.raises(StaleLease):
+            await service.hold(session, lease)

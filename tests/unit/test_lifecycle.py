@@ -11,8 +11,8 @@ TABLE = """
 queued        ringing  -        -     -        -             -        ended
 ringing       ringing  talking  -     -        -             rescued  ended
 talking       -        talking  held  -        transferring  rescued  ended
-held          -        -        held  talking  -             rescued  ended
-transferring  -        -        -     talking  -             rescued  ended
+held          -        talking  held  talking  -             rescued  ended
+transferring  -        talking  -     talking  -             rescued  ended
 rescued       -        rescued  -     talking  -             rescued  ended
 ended         ended    ended    -     -        -             ended    ended
 """

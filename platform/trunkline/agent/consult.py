@@ -134,6 +134,9 @@ class RoomConsultation:
     def on_digit(self, callback: Any) -> None:
         self._person.on_digit(callback)
 
+    def hold(self) -> None:
+        self._person.hold()
+
     def join(self) -> None:
         to_caller, to_person = InStep(), InStep()
         self._person.patch(to_person.take, to_caller.push)

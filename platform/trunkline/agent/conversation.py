@@ -67,6 +67,8 @@ class Conversation:
         self._moved = asyncio.Event()
         self._busy = {"user": False, "agent": False}
         self._user_stirred = False
+        self.session: AgentSession[Conversation] | None = None
+        """The session that talks with the caller, once it is there."""
         self.holding = False
         """Whether the agent answers nothing by itself: whoever it hears may be a machine."""
         self.handing_over: asyncio.Future[bool] | None = None
@@ -141,6 +143,7 @@ class Conversation:
         def on_agent(event: AgentStateChangedEvent) -> None:
             self._note("agent", busy=event.new_state in ("thinking", "speaking", "initializing"))
 
+        self.session = session
         session.on("user_state_changed", on_user)
         session.on("agent_state_changed", on_agent)
 

@@ -64,6 +64,7 @@ async def fall_back(
 
     A caller who hangs up without a choice is called back if their number is known.
     """
+    talk.away = True
     # Nothing is being said, or it will not stop: the menu begins all the same.
     with contextlib.suppress(RuntimeError, TimeoutError):
         async with asyncio.timeout(_CUT_OFF_S):

@@ -102,6 +102,9 @@ class Consultation(Protocol):
     def on_digit(self, callback: Callable[[str], None]) -> None:
         """Call *callback* with each key they press."""
 
+    def hold(self) -> None:
+        """Music for them until they are joined or the line ends."""
+
     def join(self) -> None:
         """From now on they and the caller hear each other, and the sessions hear neither."""
 

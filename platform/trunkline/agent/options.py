@@ -38,6 +38,8 @@ class AgentOptions:
     """How long a tool that runs when the call ends may go on, so that nothing is lost."""
     key_gap: timedelta = timedelta(milliseconds=1200)
     """Keys pressed closer together than this are one input."""
+    hold_after: timedelta = timedelta(seconds=4)
+    """A caller who has waited for a tool in silence for so long hears music until it is done."""
     house: House = field(default_factory=House)
     """What holds for every number here."""
     tool_delays: Mapping[str, timedelta] = field(default_factory=dict)

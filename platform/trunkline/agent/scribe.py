@@ -230,6 +230,20 @@ class Scribe:
 
         self._queue.put_nowait(write)
 
+    def held(self) -> None:
+        """Store that the caller is on hold."""
+        self._queue.put_nowait(self._hold)
+
+    def resumed(self) -> None:
+        """Store that the agent is back with a caller who was on hold."""
+        self._queue.put_nowait(self._resume)
+
+    async def _hold(self, session: AsyncSession, now: datetime) -> None:
+        await calls.hold(session, self._lease)
+
+    async def _resume(self, session: AsyncSession, now: datetime) -> None:
+        await calls.resume(session, self._lease)
+
     def note(self, text: str) -> None:
         """Mark in the transcript what happened now, in brackets, as the agent's."""
         at = self._line.position_ms()

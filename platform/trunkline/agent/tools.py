@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from trunkline.agent import transfer
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.errors import code_of, say
+from trunkline.agent.hold import music_while
 from trunkline.agent.line import KEYS
 from trunkline.calls import service as calls
 from trunkline.crm import queries as crm_reads
@@ -61,11 +62,16 @@ async def run(context: Context, arguments: Mapping[str, Any], verb: Verb) -> str
     that may be spoken.
     """
     name = context.function_call.name
-    task = context.userdata.keep(_run(context.userdata, name, arguments, verb))
+    talk = context.userdata
+    task = talk.keep(_run(talk, name, arguments, verb))
+    waiting = asyncio.create_task(music_while(talk, task))
     try:
         return await asyncio.shield(task)
     except Exception as error:
         raise ToolError(say(error)) from None
+    finally:
+        waiting.cancel()
+        await asyncio.wait([waiting])
 
 
 async def _run(talk: Conversation, name: str, arguments: Mapping[str, Any], verb: Verb) -> str:

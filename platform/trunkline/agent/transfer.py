@@ -323,6 +323,7 @@ class _Transfer:
     ) -> None:
         """Let them talk until one hangs up."""
         talk = self._talk
+        person.hold()
         talk.line.resume()
         await _say(self._session, f"{self._target.name} is on the line. I am connecting you now.")
         talk.handing_over = handed = asyncio.get_running_loop().create_future()

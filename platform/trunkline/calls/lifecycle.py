@@ -2,6 +2,7 @@
 
 ``queued → ringing → talking ⇄ held → ended``, ``queued | ringing → ended``,
 ``talking → transferring → talking | ended``, ``talking ⇄ rescued`` (agent lost or providers down).
+An answer in ``held`` or ``transferring`` is that of an agent who took the call over: the caller was waiting.
 """
 
 from enum import StrEnum
@@ -86,8 +87,19 @@ NEXT: dict[State, dict[Signal, State]] = {
         _G.RESCUE: _S.RESCUED,
         _G.END: _S.ENDED,
     },
-    _S.HELD: {_G.HOLD: _S.HELD, _G.RESUME: _S.TALKING, _G.RESCUE: _S.RESCUED, _G.END: _S.ENDED},
-    _S.TRANSFERRING: {_G.RESUME: _S.TALKING, _G.RESCUE: _S.RESCUED, _G.END: _S.ENDED},
+    _S.HELD: {
+        _G.ANSWER: _S.TALKING,
+        _G.HOLD: _S.HELD,
+        _G.RESUME: _S.TALKING,
+        _G.RESCUE: _S.RESCUED,
+        _G.END: _S.ENDED,
+    },
+    _S.TRANSFERRING: {
+        _G.ANSWER: _S.TALKING,
+        _G.RESUME: _S.TALKING,
+        _G.RESCUE: _S.RESCUED,
+        _G.END: _S.ENDED,
+    },
     _S.RESCUED: {
         _G.ANSWER: _S.RESCUED,
         _G.RESCUE: _S.RESCUED,

@@ -595,6 +595,25 @@ async def press_keys(
     await record(session, events.DtmfReceived(lease.call_id, digits, offset_ms), now=now)
 
 
+async def hold(session: AsyncSession, lease: Lease) -> None:
+    """The caller hears music while the agent sees to something: the call is ``held``.
+
+    One that does not talk just now (it has ended, somebody else has the caller) stays as it is.
+    """
+    call = await fence(session, lease)
+    if call.state == State.TALKING:
+        call.state = after(State.TALKING, Signal.HOLD).value
+        await session.flush()
+
+
+async def resume(session: AsyncSession, lease: Lease) -> None:
+    """The agent is back with a caller on hold. A call that is not ``held`` stays as it is."""
+    call = await fence(session, lease)
+    if call.state == State.HELD:
+        call.state = after(State.HELD, Signal.RESUME).value
+        await session.flush()
+
+
 async def begin_transfer(
     session: AsyncSession,
     lease: Lease,
