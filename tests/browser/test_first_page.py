@@ -259,6 +259,7 @@ async def test_the_keyboard_reaches_everything(
     await expect(page).to_have_url(f"{address}/calls/{call_id}")
     small = await page.evaluate(
         """() => [...document.querySelectorAll('a:not(.skip), summary, button')]
+            .filter((target) => target.checkVisibility())
             .map((target) => [target.textContent.trim(), target.getBoundingClientRect()])
             .filter(([, box]) => box.height < 24 || box.width < 24)
             .map(([text, box]) => `${text} ${box.width}x${box.height}`)"""

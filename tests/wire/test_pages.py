@@ -218,20 +218,38 @@ async def test_a_page_loads_nothing_from_elsewhere(pages: httpx.AsyncClient) -> 
             assert not re.match(r"[a-z]+:|//", attrs.get(name) or ""), attrs
 
 
-async def test_assets_are_kept_under_their_version(pages: httpx.AsyncClient) -> None:
-    """An asset may be kept for ever under its versioned address, and is asked for anew under another."""
+async def test_assets_are_kept_for_ever_under_the_hash_of_their_content(
+    pages: httpx.AsyncClient,
+) -> None:
+    """A file is kept for ever; one of another version is answered with this one's, which is not kept."""
     for name, kind in (
         ("app.css", "text/css"),
         ("page.js", "javascript"),
+        ("call.js", "javascript"),
+        ("head.js", "javascript"),
         ("mark.svg", "image/svg"),
     ):
         answer = await pages.get(render.asset_url(name))
         assert kind in answer.headers["content-type"]
         assert "immutable" in answer.headers["cache-control"]
-        older = await pages.get(f"/assets/0000000000/{name}")
+        plain = await pages.get(render.asset_url(name), headers={"Accept-Encoding": "identity"})
+        assert "content-encoding" not in plain.headers
+        assert plain.content == answer.content
+        older = await pages.get(f"/assets/{name.replace('.', '-00000000.')}")
         assert older.headers["cache-control"] == "no-cache"
-    for name in ("nothing.js", "..%2Fpages.py", "%2e%2e/render.py"):
-        assert (await pages.get(f"/assets/{render.VERSION}/{name}")).status_code == 404
+        assert older.content == answer.content
+    for name in ("nothing.js", "..%2Fpages.py", "%2e%2e/render.py", "manifest.json", "sources"):
+        assert (await pages.get(f"/assets/{name}")).status_code == 404
+
+
+async def test_a_first_visit_loads_little(pages: httpx.AsyncClient) -> None:
+    """All scripts and styles together, whatever the page, are under 150 kB as they are sent."""
+    weight = 0
+    for file in render.BUNDLE.files:
+        answer = await pages.get(f"/assets/{file}")
+        assert answer.headers["content-encoding"] == "gzip"
+        weight += int(answer.headers["content-length"])
+    assert weight < 150_000
 
 
 # --- the list ----------------------------------------------------------------------------------
@@ -490,9 +508,8 @@ async def test_what_callers_say_is_text_and_nothing_else(
         answer = await pages.get(path)
         html = Text(answer.text)
         assert evil in str(html)
-        assert [a.get("src") for tag, a in html.tags if tag == "script"] == [
-            render.asset_url("page.js")
-        ]
+        ours = {render.asset_url(name) for name in ("head.js", "page.js", "call.js")}
+        assert {a.get("src") for tag, a in html.tags if tag == "script"} <= ours
         assert not [attrs for _, attrs in html.tags if "onerror" in attrs]
 
 

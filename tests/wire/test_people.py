@@ -352,7 +352,7 @@ OPEN = {
     "/",  # leads on to the list, which asks
     "/login",
     "/welcome/{token}",
-    "/assets/{version}/{name}",
+    "/assets/{file}",
     "/errors/{code}",
     "/livekit/webhook",
     "/livekit/probe/{room}",

@@ -115,12 +115,13 @@ async def recording(
     return answer
 
 
-@help_router.get("/assets/{version}/{name}")
-async def asset(version: str, name: str) -> Response:
+@help_router.get("/assets/{file}")
+async def asset(file: str, request: Request) -> Response:
     """A style sheet, script or picture."""
-    found = render.asset(version, name)
+    packed = "gzip" in request.headers.get("accept-encoding", "")
+    found = render.asset(file, packed=packed)
     if found is None:
-        raise NotFound(f"there is no asset {name}")
+        raise NotFound(f"there is no asset {file[:60]}")
     return found
 
 

@@ -1,7 +1,11 @@
 """Templates and assets: how a page is made, and where its files are found."""
 
-import hashlib
+import gzip
+import json
 import mimetypes
+import re
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +13,84 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
 from trunkline.access.logins import Person
-from trunkline.web.dashboard import waveform, words
+from trunkline.errors import Misconfigured
+from trunkline.web.dashboard import nav, waveform, words
 from trunkline.web.dashboard.format import FILTERS
 
 _HERE = Path(__file__).parent
 
-ASSETS: dict[str, bytes] = {
-    file.name: file.read_bytes() for file in sorted((_HERE / "assets").iterdir()) if file.is_file()
-}
-"""Name → content; few and small, so they are read once."""
+_KEPT = re.compile(r"(?P<name>.+)-[0-9A-Z]{8}(?P<kind>\.[a-z0-9]+)")
+"""How esbuild names a file: with a hash of its content, so that a browser may keep it for ever."""
 
-VERSION = hashlib.sha256(b"".join(ASSETS.values())).hexdigest()[:10]
-"""Changes with any asset, so that a browser may keep each for ever."""
+
+@dataclass(frozen=True)
+class Bundle:
+    """What the build made of assets/src (infra/frontend.py), read once: it is small."""
+
+    files: dict[str, bytes]
+    """File, with its hash → content."""
+    names: dict[str, str]
+    """Name in the templates → file."""
+    needs: dict[str, tuple[str, ...]]
+    """Name → the chunks that it loads."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Bundle":
+        """Raises Misconfigured when there is none."""
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+        except FileNotFoundError:
+            raise Misconfigured(
+                "the pages' scripts and styles were not built; `uv sync` builds them"
+            ) from None
+        return cls(
+            files={
+                file.name: file.read_bytes()
+                for file in folder.iterdir()
+                if _KEPT.fullmatch(file.name)
+            },
+            names={name: made["file"] for name, made in manifest.items()},
+            needs={name: tuple(made["needs"]) for name, made in manifest.items()},
+        )
+
+    @cached_property
+    def packed(self) -> dict[str, bytes]:
+        """Each file compressed, for browsers that take gzip."""
+        return {name: gzip.compress(content, mtime=0) for name, content in self.files.items()}
+
+
+BUNDLE = Bundle.read(_HERE / "assets" / "dist")
 
 
 def asset_url(name: str) -> str:
-    """The address of an asset, its version within. KeyError when there is none."""
-    assert name in ASSETS, name
-    return f"/assets/{VERSION}/{name}"
+    """The address of an asset, a hash of its content within. KeyError when there is none."""
+    return f"/assets/{BUNDLE.names[name]}"
 
 
-def asset(version: str, name: str) -> Response | None:
-    """The asset; None when there is none. One of another version is not to be kept."""
-    content = ASSETS.get(name)
-    if content is None:
-        return None
-    keep = "public, max-age=31536000, immutable" if version == VERSION else "no-cache"
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return Response(content, media_type=kind, headers={"Cache-Control": keep})
+def asset_chunks(*names: str) -> list[str]:
+    """Addresses of what these scripts will ask for, to be fetched at the same time as they."""
+    return [f"/assets/{file}" for file in dict.fromkeys(f for n in names for f in BUNDLE.needs[n])]
+
+
+def asset(file: str, *, packed: bool) -> Response | None:
+    """The asset, compressed if *packed*; None when there is none.
+
+    A file of another version, asked for by a page of before or after, is answered with this one's,
+    which is not to be kept.
+    """
+    keep = "public, max-age=31536000, immutable"
+    if file not in BUNDLE.files:
+        other = _KEPT.fullmatch(file)
+        known = BUNDLE.names.get(f"{other['name']}{other['kind']}") if other else None
+        if known is None:
+            return None
+        file, keep = known, "no-cache"
+    kind = mimetypes.guess_type(file)[0] or "application/octet-stream"
+    headers = {"Cache-Control": keep, "Vary": "Accept-Encoding"}
+    if packed:
+        headers["Content-Encoding"] = "gzip"
+    content = (BUNDLE.packed if packed else BUNDLE.files)[file]
+    return Response(content, media_type=kind, headers=headers)
 
 
 _templates = Environment(
@@ -47,7 +101,13 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.filters.update(FILTERS)
-_templates.globals.update(asset=asset_url, words=words, waveform=waveform.paths)
+_templates.globals.update(
+    asset=asset_url,
+    asset_chunks=asset_chunks,
+    places=nav.places,
+    words=words,
+    waveform=waveform.paths,
+)
 
 
 def page(
