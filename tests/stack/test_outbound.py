@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 import pytest_asyncio
 
 from trunkline.agent.audio import SILENCE
+from trunkline.calls import service as calls
+from trunkline.crm import queries as crm_reads
+from trunkline.crm import service as crm
 from trunkline.crm.service import Cause
 from trunkline.desk import call_page, dial
 from trunkline.desk.call_page import CallPage
@@ -25,10 +29,11 @@ from trunkline.kit.db import Database, DatabaseOptions, open_database
 from trunkline.kit.livekit import open_livekit
 from trunkline.kit.phone import parse
 from trunkline.kit.processes import spawn
+from trunkline.profiles import queries as reads
 from trunkline.profiles import service as profiles
 from trunkline.profiles.body import read
 from trunkline.sandbox.caller import Caller as Person
-from trunkline.sandbox.caller import HangUp, Listen, Say, load_line
+from trunkline.sandbox.caller import HangUp, Listen, Pause, Press, Say, StayOn, load_line
 from trunkline.sandbox.phones import BUSY, DECLINES, RINGS_OUT, TRUNK_DOWN, UNKNOWN, Phone, Placed
 from trunkline.sandbox.sip_api import SipApi
 from trunkline.sandbox.story import OUR_NUMBER, PROFILE, seed
@@ -43,20 +48,30 @@ DANA = "+12025550134"
 SALES = "+12025550101"
 """Shown by a profile that lets it ring for five seconds only."""
 
+DAYTIME = "+12025550102"
+"""Shown by a profile that never calls at this hour."""
+SUPPORT, OFFICE = "+12025550188", "+12025550189"
+PEOPLE = [
+    {"name": "Support", "number": SUPPORT, "when": "Something is broken.", "ring_s": 5},
+    {"name": "Office", "number": OFFICE, "when": "Bills.", "mode": "cold", "ring_s": 5},
+]
+
 RATE_HZ = 8000
 LONGEST_S = 90.0
+ALL_DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
 class Machine:
     """An answering machine: plays its greeting, beeps or not, and listens."""
 
-    def __init__(self, *lines: str, beep_ms: int) -> None:
+    def __init__(self, *lines: str, beep_ms: int, between: int = 0) -> None:
         time = np.arange(RATE_HZ * beep_ms // 1000) / RATE_HZ
         beep = (8000 * np.sin(2 * np.pi * 1000 * time)).astype("<i2").tobytes()
         size = len(SILENCE)
         frames = [beep[at : at + size] for at in range(0, len(beep), size)]
         pause = [SILENCE] * 20
-        self._sounds = [*pause, *(f for line in lines for f in load_line(line)), *pause, *frames]
+        spoken = [f for line in lines for f in (*load_line(line), *[SILENCE] * between)]
+        self._sounds = [*pause, *spoken, *pause, *frames]
         self.greeting_frames = len(self._sounds)
 
     def ringing(self) -> bool:
@@ -123,6 +138,10 @@ async def world(
     db = open_database(DatabaseOptions(url))
     async with db.work() as session:
         await seed(session, now=utc_now())
+        (front_desk,) = await reads.profiles(session)
+        tools = [*PROFILE["tools"], "transfer_to_person"]  # type: ignore[misc]
+        body = read({**PROFILE, "tools": tools, "transfers": PEOPLE})
+        await profiles.publish(session, front_desk.id, body, now=utc_now())
         quick = {"opening": "Hello.", "hours": [], "ring_s": 5, "max_calls": 9}
         made = await profiles.create_profile(
             session, name="Sales", body=read({**PROFILE, "outbound": quick}), now=utc_now()
@@ -130,7 +149,19 @@ async def world(
         await profiles.assign_number(
             session, parse(SALES, region=None), made.profile_id, region="US", now=utc_now()
         )
-    trunk = {"name": "out", "address": "127.0.0.1:5060", "numbers": [OUR_NUMBER, SALES]}
+        there = (utc_now() + timedelta(hours=6)).astimezone(ZoneInfo("America/New_York"))
+        later = there + timedelta(hours=2)
+        hours = [{"days": ALL_DAYS, "opens": f"{there:%H:00}", "closes": f"{later:%H:00}"}]
+        made = await profiles.create_profile(
+            session,
+            name="Daytime",
+            body=read({**PROFILE, "outbound": {**quick, "hours": hours}}),
+            now=utc_now(),
+        )
+        await profiles.assign_number(
+            session, parse(DAYTIME, region=None), made.profile_id, region="US", now=utc_now()
+        )
+    trunk = {"name": "out", "address": "127.0.0.1:5060", "numbers": [OUR_NUMBER, SALES, DAYTIME]}
     async with open_livekit(livekit_server.options) as livekit:
         trunk_id = await livekit.create("outbound", trunk)
         async with (
@@ -202,3 +233,94 @@ async def test_a_machine_answers(beep_ms: int, world: World) -> None:
     loud = np.flatnonzero(np.abs(heard) > 500)
     assert loud[0] / RATE_HZ > machine.greeting_frames * 0.02, "after the greeting and its beep"
     assert (loud[-1] - loud[0]) / RATE_HZ > 4, "to its end"
+
+
+async def test_a_machine_that_was_taken_for_a_person(world: World) -> None:
+    """It pauses after "hello": the opening is broken off when it beeps, and the message is left then."""
+    machine = Machine(
+        "hello.wav", "the_quick_brown_fox_jumps_over_the_lazy_dog.wav", beep_ms=400, between=60
+    )
+    placed, page = await world.call("+12025550157", Phone(who=lambda: machine))
+    assert page.call.end_reason == "voicemail_left", page.turns
+    opening, message = [turn for turn in page.turns if turn.role == "agent"]
+    assert (opening.interrupted, message.interrupted) == (True, False)
+    assert message.text.endswith("Please call us back. Goodbye.")
+    heard = np.frombuffer(bytes(placed.heard), dtype="<i2").astype(float)
+    after = np.flatnonzero(np.abs(heard[round(machine.greeting_frames * 0.02 * RATE_HZ) :]) > 500)
+    assert (after[-1] - after[0]) / RATE_HZ > 4, "all of it after the beep"
+
+
+async def test_a_screened_call(world: World) -> None:
+    """A service that asks hears who is calling and why; whoever comes then hears the opening."""
+
+    def screening() -> Person:
+        return Person(
+            (
+                Say("hello.wav"),
+                Pause(timedelta(milliseconds=300)),
+                Say("please_state_your_name_and_why_you_are_calling.wav"),
+                Listen(),
+                Pause(timedelta(seconds=3)),
+                Say("hello.wav"),
+                Listen(),
+                HangUp(),
+            )
+        )
+
+    _, page = await world.call("+12025550158", Phone(who=screening), reason="your new line")
+    agent = [turn.text for turn in page.turns if turn.role == "agent"]
+    assert agent[0] == "This is Robin from Harbor Fiber. I am calling about your new line."
+    assert agent[1].startswith("Hello, this is Robin from Harbor Fiber"), page.turns
+    assert page.call.end_reason == "callee_hangup"
+
+
+async def test_a_person_is_put_through_to_another(world: World) -> None:
+    """Whom we call can be transferred like whoever calls us: asked first, or by the carrier."""
+
+    def person(*steps: Any) -> Person:
+        return Person((Say("hello.wav"), Listen(), *steps))
+
+    def colleague() -> Person:
+        return Person((Listen(), Press("1"), Pause(timedelta(seconds=4)), HangUp()))
+
+    world.front.phones[SUPPORT] = Phone(who=colleague)
+    placed, page = await world.call(
+        "+12025550159", Phone(who=lambda: person(Press("3"), Pause(timedelta(seconds=24))))
+    )
+    assert page.call.end_reason == "transferred", page.turns
+    assert [(run.name, run.state) for run in page.tool_runs] == [("transfer_to_person", "ok")]
+    asked = await world.front.placed(SUPPORT)
+    assert asked.caller_id == OUR_NUMBER
+    assert "Support is on the line." in " ".join(turn.text for turn in page.turns)
+    assert placed.over.is_set()
+
+    world.front.phones[OFFICE] = Phone()
+    _, page = await world.call("+12025550160", Phone(who=lambda: person(Press("4"), StayOn())))
+    assert page.call.end_reason == "transferred", page.turns
+    assert (await world.front.placed(OFFICE)).outcome == "transferred"
+
+
+async def test_nobody_is_rung_against_the_rules(world: World) -> None:
+    """Somebody who asked meanwhile not to be called, or whose hour has passed, hears no ringing."""
+    async with world.db.work() as session:
+        now = utc_now()
+        maria = await crm_reads.contact_by_number(session, "+12025550156")
+        assert maria is not None
+        asked = await dial.queue_call(
+            session, to="+12025550156", from_number=SALES, cause=Cause(source="api"), now=now
+        )
+        await crm.update_contact(
+            session, maria.id, {"do_not_call": True}, cause=Cause(source="api"), now=now
+        )
+        late = await dial.queue_call(
+            session, to="+12025550161", from_number=DAYTIME, cause=Cause(source="api"), now=now,
+            not_before=now + timedelta(hours=6),
+        )  # fmt: skip
+        # It was to be dialled at an hour that was allowed, and that passed while no agent was there.
+        await calls.postpone(session, late, due_at=now)
+    before = len(world.front.calls)
+    for call, reason in ((asked, "do_not_call"), (late, "outside_hours")):
+        async with asyncio.timeout(LONGEST_S):
+            page = await world.until(call.id, lambda page: not page.call.live)
+        assert (page.call.end_reason, page.call.answered_at) == (reason, None)
+    assert len(world.front.calls) == before

@@ -25,9 +25,11 @@ def quiet(ms: int) -> np.ndarray:
     return np.zeros(RATE_HZ * ms // 1000)
 
 
-def listen(*sounds: np.ndarray, words: str = "") -> tuple[Listener, int | None]:
+def listen(
+    *sounds: np.ndarray, words: str = "", language: str = "en"
+) -> tuple[Listener, int | None]:
     """Play *sounds*; the words come with the first. Returns when it was clear who it is, in ms."""
-    listener, known = Listener(), None
+    listener, known = Listener(language), None
     pcm = np.concatenate(sounds).astype("<i2")
     step = RATE_HZ * FRAME_MS // 1000
     listener.read(words)
@@ -44,7 +46,9 @@ def listen(*sounds: np.ndarray, words: str = "") -> tuple[Listener, int | None]:
         ((quiet(300), speech(600), quiet(700)), "", Who.PERSON),
         ((quiet(300), speech(600), quiet(700)), "hello", Who.PERSON),
         ((quiet(2600),), "", Who.PERSON),  # waits for us to speak
-        ((speech(4000), quiet(1100)), "", Who.MACHINE),
+        ((speech(4000), quiet(1600)), "", Who.MACHINE),
+        ((speech(4000), quiet(1100)), "", None),  # the words may be late
+        ((speech(4000), quiet(1100)), "this is dana i am out this week", Who.MACHINE),
         ((speech(4000), quiet(1100)), "harbor fiber dana speaking how may i help you", Who.PERSON),
         ((speech(1000), quiet(200)), "please leave a message", Who.MACHINE),
         ((speech(3000), tone(400), quiet(100)), "", Who.MACHINE),
@@ -52,11 +56,33 @@ def listen(*sounds: np.ndarray, words: str = "") -> tuple[Listener, int | None]:
         ((speech(2000), quiet(300)), "", None),
         ((speech(6000),), "", None),  # goes on
     ],
-    ids=["hello", "hello-words", "silent", "long", "firm", "words", "beep", "screening", "pause", "on"],
+    ids=[
+        "hello", "hello-words", "silent", "long", "late", "talk", "firm", "words", "beep", "screening",
+        "pause", "on",
+    ],
 )  # fmt: skip
 def test_who_it_is(sounds: tuple[np.ndarray, ...], words: str, who: Who | None) -> None:
     """A person says little and waits; a machine talks on, says so, or beeps."""
     assert listen(*sounds, words=words)[0].who == who
+
+
+@pytest.mark.parametrize(
+    ("language", "words", "who"),
+    [
+        ("de", "Hinterlassen Sie eine Nachricht nach dem Ton", Who.MACHINE),
+        ("de", "Bitte nennen Sie Ihren Namen und den Grund Ihres Anrufs", Who.SCREENING),
+        ("de", "Hafen Glasfaser, wie kann ich helfen", Who.PERSON),
+        ("es", "Diga su nombre y el motivo de su llamada", Who.SCREENING),
+        ("fr", "Vous êtes bien chez Dupont, laissez un message", Who.MACHINE),
+        ("fr", "Dupont et fils, puis-je vous aider", Who.PERSON),
+        ("it", "Dica il suo nome e il motivo della chiamata", Who.SCREENING),
+        ("pt", "Deixe o seu recado após o sinal", Who.MACHINE),
+        ("nl", "Zeg uw naam en de reden van uw gesprek", Who.SCREENING),
+    ],
+)
+def test_who_it_is_in_other_languages(language: str, words: str, who: Who) -> None:
+    """Words decide in each language that there are phrases in."""
+    assert listen(speech(3200), quiet(1100), words=words, language=language)[0].who == who
 
 
 def test_a_person_is_known_at_once() -> None:

@@ -1,12 +1,14 @@
 """Transfers without a line: whom, what is said to whom, what a SIP status and a word mean."""
 
+import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from livekit.agents.llm import FunctionTool
 
-from trunkline.agent import transfer
+from trunkline.agent import phrases, transfer
 from trunkline.agent.music import LEVEL_DBFS, hold_music
 from trunkline.agent.tools import tools_for
 from trunkline.agent.transfer import Outcome
@@ -41,36 +43,78 @@ def reception(contact: Contact | None, company: str | None) -> Reception:
         (None, Outcome.FAILED),
     ],
 )
-def test_what_a_status_means(status: int | None, outcome: Outcome) -> None:
+def test_what_a_status_means(make: "Make", status: int | None, outcome: Outcome) -> None:
     """Each final status has an outcome, and each outcome a sentence with an offer."""
     assert transfer.outcome_of(status) is outcome
-    said = transfer.sentence(outcome, "Support")
+    said = transfer.sentence(make.body(), outcome, "Support")
     assert said.startswith("I'm sorry")
     assert said.endswith("call back?")
 
 
-def test_outcomes_sound_different() -> None:
+def test_outcomes_sound_different(make: "Make") -> None:
     """The caller is told why: no two reasons share a sentence."""
     told = [o for o in Outcome if o not in (Outcome.ANSWERED, Outcome.CANCELLED)]
-    assert len({transfer.sentence(outcome, "Support") for outcome in told}) == len(told)
+    assert len({transfer.sentence(make.body(), one, "Support") for one in told}) == len(told)
 
 
 @pytest.mark.parametrize(
-    ("words", "outcome"),
+    ("language", "words", "outcome"),
     [
-        ("Yes.", Outcome.ANSWERED),
-        ("put them through", Outcome.ANSWERED),
-        ("No, thank you.", Outcome.REJECTED),
-        ("okay, but not now", Outcome.REJECTED),  # a no outweighs a yes
-        ("Hello?", None),
-        ("I know", None),  # no word inside another
-        ("Please leave a message after the tone", Outcome.VOICEMAIL),
-        ("We are not available", Outcome.VOICEMAIL),
+        ("en", "Yes.", Outcome.ANSWERED),
+        ("en", "put them through", Outcome.ANSWERED),
+        ("en", "no problem", Outcome.ANSWERED),
+        ("en", "No, thank you.", Outcome.REJECTED),
+        ("en", "okay, but not now", Outcome.REJECTED),  # a no outweighs a yes
+        ("en", "Yes, let them call me back tomorrow", Outcome.REJECTED),
+        ("en", "I can\u2019t", Outcome.REJECTED),  # as some recognisers write it
+        ("en", "Hello?", None),
+        ("en", "I know", None),  # no word inside another
+        ("en", "Please leave a message after the tone", Outcome.VOICEMAIL),
+        ("en", "We are not available", Outcome.VOICEMAIL),
+        ("fi", "yes", Outcome.ANSWERED),  # answered in English, and so asked
+        ("de-AT", "Ja, gerne", Outcome.ANSWERED),
+        ("de", "Kein Problem", Outcome.ANSWERED),
+        ("de", "Nein, jetzt nicht", Outcome.REJECTED),
+        ("de", "Bitte sprechen Sie nach dem Piepton", Outcome.VOICEMAIL),
+        ("es", "Sí, pásemelo", Outcome.ANSWERED),
+        ("es", "Ahora no", Outcome.REJECTED),
+        ("es", "Deje su mensaje después de la señal", Outcome.VOICEMAIL),
+        ("fr", "Oui, d'accord", Outcome.ANSWERED),
+        ("fr", "Pas maintenant", Outcome.REJECTED),
+        ("fr", "Laissez un message après le bip", Outcome.VOICEMAIL),
+        ("it", "Sì, certo", Outcome.ANSWERED),
+        ("it", "No, più tardi", Outcome.REJECTED),
+        ("it", "Risponde la segreteria telefonica", Outcome.VOICEMAIL),
+        ("pt", "Sim, pode passar", Outcome.ANSWERED),
+        ("pt", "Agora não", Outcome.REJECTED),
+        ("pt", "Deixe a sua mensagem após o sinal", Outcome.VOICEMAIL),
+        ("nl", "Ja, graag", Outcome.ANSWERED),
+        ("nl", "Nee, niet nu", Outcome.REJECTED),
+        ("nl", "Spreek een bericht in na de piep", Outcome.VOICEMAIL),
     ],
 )
-def test_what_words_decide(words: str, outcome: Outcome | None) -> None:
+def test_what_words_decide(
+    make: "Make", language: str, words: str, outcome: Outcome | None
+) -> None:
     """The person asked may answer in words; a machine's greeting is told from a person's."""
-    assert transfer.judge(words) is outcome
+    assert transfer.judge(make.body(language=language), words) is outcome
+
+
+@pytest.mark.parametrize("language", phrases.languages())
+def test_each_language_says_everything(make: "Make", language: str) -> None:
+    """What is said in a transfer and on calls out is there in each language, all places filled."""
+    body = make.body(language=language)
+    places = {"name": "Support", "who": "Dana", "reason": "a bill", "said": "Hello"}
+    english = tomllib.loads(Path(phrases.__file__).with_suffix(".toml").read_text("utf-8"))["en"]
+    for key in english["spoken"]:
+        words = phrases.spoken(body, key, **places)
+        assert "{" not in words
+        assert language == "en" or words != phrases.spoken(make.body(), key, **places)
+    for meaning in english["understood"]:
+        assert not phrases.understands(body, meaning, "")
+    choice = phrases.spoken(body, "choice")
+    assert transfer.judge(body, choice.split(".")[0]) is Outcome.ANSWERED, "says its own yes"
+    assert transfer.judge(body, choice.split(".")[1]) is Outcome.REJECTED, "and its own no"
 
 
 def test_a_briefing_tells_what_is_stored(make: "Make") -> None:

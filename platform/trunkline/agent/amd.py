@@ -5,12 +5,12 @@ Decided by how long is spoken before the first pause, by what is said, and by th
 (2.5 s of speech, 0.5 s of silence); its model is not asked, since it holds up the first words.
 """
 
-import re
 from enum import StrEnum
 
 import numpy as np
 
 from trunkline.agent.line import LINE_RATE_HZ
+from trunkline.agent.phrases import FALLBACK, plain, understood
 
 FRAME_MS = 20
 SHORT_MS = 2_500
@@ -32,17 +32,6 @@ _BEEP_HZ = (350.0, 2_200.0)
 _PURE = 0.9
 """The part of a frame's energy that a tone has at one frequency; vowels have less for so long."""
 
-_MACHINE = re.compile(
-    r"leave (a|your|me a|us a) (short |brief )?(message|name)|after the (tone|beep)|at the (tone|beep)"
-    r"|voice ?mail|mailbox|answering machine|not available|(can not|cannot|can't|unable to) "
-    r"(take|answer|come to)|you have reached|record your message",
-)
-_SCREENING = re.compile(
-    r"(state|say|record|tell me) your name|who (is|are|'s) (calling|you)|why you('re| are) calling"
-    r"|reason for (your call|calling)|screening",
-)
-_PERSON = re.compile(r"(may|can) i help|speaking\b|who is this|what can i do")
-
 
 class Who(StrEnum):
     """Who it is."""
@@ -55,7 +44,9 @@ class Who(StrEnum):
 class Listener:
     """Listens to the far end from the answer on: 20 ms of sound at a time, and its words when they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, language: str = FALLBACK) -> None:
+        """*language* is one of ``phrases.languages()``: that of the words."""
+        self._language = language
         self.position_ms = 0
         self.quiet_ms = 0
         """Since the last sound, or the beginning."""
@@ -82,7 +73,7 @@ class Listener:
 
     def read(self, text: str) -> None:
         """All that the recogniser has made of it so far."""
-        self._text = text.lower()
+        self._text = plain(text)
 
     def again(self) -> None:
         """Listen for whoever comes next, as from the answer."""
@@ -97,7 +88,7 @@ class Listener:
     @property
     def machine(self) -> bool:
         """Whether its words or its beep show a machine, whatever was thought of it before."""
-        return self.beeped or _MACHINE.search(self._text) is not None
+        return self.beeped or self._says("machine")
 
     @property
     def recording(self) -> bool:
@@ -111,13 +102,17 @@ class Listener:
             return Who.MACHINE
         if self._began is None:
             return Who.PERSON if self.quiet_ms >= NOBODY_SPEAKS_MS else None
-        if _SCREENING.search(self._text):
+        if self._says("screening"):
             return Who.SCREENING if self.quiet_ms >= PAUSE_MS else None
         if self._last - self._began <= SHORT_MS:
             return Who.PERSON if self.quiet_ms >= PAUSE_MS else None
-        if self.quiet_ms < END_MS:
+        # Without a word of it we can wait as long as for a machine that does not beep.
+        if self.quiet_ms < (END_MS if self._text else AFTER_GREETING_MS):
             return None
-        return Who.PERSON if _PERSON.search(self._text) else Who.MACHINE
+        return Who.PERSON if self._says("person") else Who.MACHINE
+
+    def _says(self, meaning: str) -> bool:
+        return understood(self._language, meaning).search(self._text) is not None
 
     def _tone(self, samples: "np.ndarray[tuple[int], np.dtype[np.float64]]", rms: float) -> None:
         hz = _pure(samples) if rms >= _BEEP_LOUD else 0.0

@@ -12,7 +12,7 @@ from livekit import rtc
 from livekit.agents import AgentSession, UserInputTranscribedEvent
 from livekit.agents.voice import SpeechHandle
 
-from trunkline.agent import persona
+from trunkline.agent import persona, phrases
 from trunkline.agent.amd import FRAME_MS, Listener, Who
 from trunkline.agent.arrival import Arrival
 from trunkline.agent.room import PICK_UP, TRACK, RoomLine
@@ -23,6 +23,7 @@ from trunkline.kit.livekit import LiveKitFailed, LiveKitOptions, SipFailed, open
 from trunkline.profiles.behaviour import Outbound
 
 if TYPE_CHECKING:
+    from trunkline.agent.consult import Switchboard
     from trunkline.agent.conversation import Conversation
 
 log = structlog.get_logger()
@@ -69,6 +70,7 @@ class CalleeLine(RoomLine):
         *,
         ringing: timedelta,
         longest: timedelta,
+        board: "Switchboard | None" = None,
     ) -> None:
         arrival = Arrival(
             room=room.name,
@@ -79,7 +81,7 @@ class CalleeLine(RoomLine):
             participant=CALLEE,
             reason=call.reason,
         )
-        super().__init__(room, CALLEE, arrival, delete_room)
+        super().__init__(room, CALLEE, arrival, delete_room, board)
         self._livekit, self._ringing, self._longest = livekit, ringing, longest
         # Ringing and announcements come before the answer (early media); nobody speaks to us yet.
         self._is_open = False
@@ -185,7 +187,7 @@ class Opening:
         assert talk.body.outbound is not None
         self._talk, self._session, self._say_opening = talk, session, say_opening
         self._outbound: Outbound = talk.body.outbound
-        self._listener = Listener()
+        self._listener = Listener(phrases.language_of(talk.body))
         self._heard = asyncio.Event()
         self._text, self._screened = "", 0
         self._opening: SpeechHandle | None = None
@@ -203,7 +205,9 @@ class Opening:
             if self._screened == _SCREENED_TWICE:
                 await self._over(EndReason.REJECTED)
             self._screened += 1
-            await self._say(self._outbound.screening)
+            await self._say(
+                self._outbound.screening or phrases.template(self._talk.body, "screening")
+            )
             self._text = ""
             self._listener.again()
         if who is Who.MACHINE:

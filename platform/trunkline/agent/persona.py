@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from trunkline.agent.phrases import spoken
 from trunkline.desk.arrival import Reception
 from trunkline.kit.money import Money
 from trunkline.profiles.body import ProfileBody
@@ -58,7 +59,7 @@ def fill(text: str, body: ProfileBody, reception: Reception, reason: str | None)
         first_name=reception.first_name or "",
         company=body.company,
         agent_name=body.agent_name,
-        reason=(reason or body.outbound.reason).rstrip("."),
+        reason=(reason or body.outbound.reason or spoken(body, "reason")).rstrip("."),
     )
     return " ".join(re.sub(r"\s+([,.?!])", r"\1", said).split())
 

@@ -1,9 +1,11 @@
-"""What is said without a model, by language: ``phrases.toml``. Pure."""
+"""What is said without a model, and how answers to it are understood, by language: ``phrases.toml``. Pure."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from trunkline.profiles.body import ProfileBody
 
@@ -12,7 +14,7 @@ FALLBACK = "en"
 
 
 @cache
-def _all() -> Mapping[str, Mapping[str, str]]:
+def _all() -> Mapping[str, Mapping[str, Any]]:
     return tomllib.loads((Path(__file__).parent / "phrases.toml").read_text(encoding="utf-8"))
 
 
@@ -29,14 +31,45 @@ def language_of(body: ProfileBody) -> str:
 
 def phrase(body: ProfileBody, name: str) -> str:
     """One phrase of a profile. KeyError for a name that there is none of."""
-    return _all()[language_of(body)][name].format(company=body.company)
+    return str(_all()[language_of(body)][name].format(company=body.company))
 
 
 def phrases(body: ProfileBody) -> dict[str, str]:
-    """All phrases of a profile: name → words."""
-    return {name: phrase(body, name) for name in _all()[FALLBACK]}
+    """All phrases of a profile that have clips: name → words."""
+    names = [name for name, words in _all()[FALLBACK].items() if isinstance(words, str)]
+    return {name: phrase(body, name) for name in names}
 
 
 def unnamed(name: str) -> str:
     """The English phrase without a company's name, as the clips of the package say it."""
-    return _all()[FALLBACK][name].replace(" for calling {company}", " for calling")
+    return str(_all()[FALLBACK][name].replace(" for calling {company}", " for calling"))
+
+
+def spoken(body: ProfileBody, key: str, **places: str) -> str:
+    """A sentence for the profile's voice, its *places* filled beside ``agent_name`` and ``company``.
+
+    KeyError for a key that there is none of, or a place that is not given.
+    """
+    known = {"agent_name": body.agent_name, "company": body.company, **places}
+    return str(_all()[language_of(body)]["spoken"][key].format(**known))
+
+
+def template(body: ProfileBody, key: str) -> str:
+    """A sentence for the profile's voice as it is written, its places to be filled by others."""
+    return str(_all()[language_of(body)]["spoken"][key])
+
+
+def understands(body: ProfileBody, meaning: str, words: str) -> bool:
+    """Whether *words* say *meaning*: yes, no, machine, screening or person."""
+    return understood(language_of(body), meaning).search(plain(words)) is not None
+
+
+@cache
+def understood(language: str, meaning: str) -> re.Pattern[str]:
+    """The pattern of *meaning* in ``plain`` words of that language."""
+    return re.compile(_all()[language]["understood"][meaning])
+
+
+def plain(words: str) -> str:
+    """*words* as the patterns expect them, however the recogniser writes."""
+    return words.lower().replace("\u2019", "'")

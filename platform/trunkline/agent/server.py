@@ -343,6 +343,7 @@ async def _to_dial(
         options.livekit,
         ringing=timedelta(seconds=body.outbound.ring_s),
         longest=timedelta(seconds=body.limits.max_call_s) + _PAST_LIMIT,
+        board=Switchboard(options.livekit),
     )
 
 

@@ -5,7 +5,6 @@ the caller. Whom to call comes from the profile, who is calling from what is sto
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Coroutine, Sequence
 from datetime import timedelta
@@ -19,6 +18,7 @@ from livekit.agents import UserInputTranscribedEvent as Transcribed
 from trunkline.agent import session as sessions
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.line import Consultation
+from trunkline.agent.phrases import spoken, understands
 from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
 from trunkline.calls.queries import turns as turns_of
@@ -71,40 +71,30 @@ _OUTCOMES: dict[int, Outcome] = {
 }
 """Final SIP status (RFC 3261 §21, RFC 8197, RFC 8688) → outcome. Any other is the provider's refusal."""
 
-_SAID: dict[Outcome, str] = {
-    Outcome.NO_ANSWER: "I'm sorry, nobody answered at {name}.",
-    Outcome.BUSY: "I'm sorry, the line of {name} is busy.",
-    Outcome.REJECTED: "I'm sorry, {name} can't take the call right now.",
-    Outcome.VOICEMAIL: "I'm sorry, only the voicemail of {name} answered.",
-    Outcome.UNREACHABLE: "I'm sorry, the number of {name} can't be reached.",
-    Outcome.FAILED: "I'm sorry, I can't put you through on this line.",
-}
-_OFFER = "Shall I take a message, or would you like a call back?"
-
 
 def outcome_of(status: int | None) -> Outcome:
     """What the final SIP *status* of the other side says; None: none came."""
     return _OUTCOMES.get(status or 0, Outcome.FAILED)
 
 
-def sentence(outcome: Outcome, name: str) -> str:
+def sentence(body: ProfileBody, outcome: Outcome, name: str) -> str:
     """What the caller is told when *outcome* leaves them with the agent, and what is offered instead."""
-    return f"{_SAID.get(outcome, _SAID[Outcome.FAILED]).format(name=name)} {_OFFER}"
+    return f"{spoken(body, outcome, name=name)} {spoken(body, 'offer')}"
 
 
 def briefing(
     body: ProfileBody, reception: Reception, target: str, reason: str, said: Sequence[str]
 ) -> str:
     """What the person hears before they decide; *said* are the caller's own turns so far."""
-    who = (reception.contact and reception.contact.name) or "A caller whom we don't know"
+    who = (reception.contact and reception.contact.name) or spoken(body, "unknown")
     if reception.company:
-        who = f"{who} of {reception.company}"
-    words = [f"This is {body.agent_name} of {body.company}, with a call for {target}."]
-    words.append(f"{who} is on the line, about {reason.strip().rstrip('.') or 'a question'}.")
-    spoken = [text for text in said if not text.startswith("[")]
-    if spoken:
-        words.append(f"They said: {_short(max(spoken, key=len))}.")
-    words.append("To take the call, press one or say yes. To decline, press two or say no.")
+        who = spoken(body, "of_company", who=who, company=reception.company)
+    about = reason.strip().rstrip(".") or spoken(body, "a_question")
+    words = [spoken(body, "briefing", name=target), spoken(body, "who", who=who, reason=about)]
+    told = [text for text in said if not text.startswith("[")]
+    if told:
+        words.append(spoken(body, "they_said", said=_short(max(told, key=len))))
+    words.append(spoken(body, "choice"))
     return " ".join(words)
 
 
@@ -116,20 +106,13 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE].rsplit(" ", 1)[0]
 
 
-_VOICEMAIL = re.compile(
-    r"\b(leave (a|your|me a) message|after the (tone|beep)|voice ?mail|not available)\b", re.I
-)
-_NO = re.compile(r"\b(no|nope|not now|can't|cannot|decline|busy|later)\b", re.I)
-_YES = re.compile(r"\b(yes|yeah|yep|sure|okay|ok|put (them|him|her) through|go ahead)\b", re.I)
-
-
-def judge(words: str) -> Outcome | None:
+def judge(body: ProfileBody, words: str) -> Outcome | None:
     """What *words* of the person asked decide; None: nothing yet. A no in them outweighs a yes."""
-    if _VOICEMAIL.search(words):
+    if understands(body, "machine", words):
         return Outcome.VOICEMAIL
-    if _NO.search(words):
+    if understands(body, "no", words):
         return Outcome.REJECTED
-    return Outcome.ANSWERED if _YES.search(words) else None
+    return Outcome.ANSWERED if understands(body, "yes", words) else None
 
 
 _KEY = {"1": Outcome.ANSWERED, "2": Outcome.REJECTED}
@@ -144,12 +127,12 @@ async def tool(context: RunContext[Conversation], target: TransferTarget, reason
     context.disallow_interruptions()
     await _bounded(context.wait_for_playout(), _SAYING)
     if not any(item.type == "message" for item in context.speech_handle.chat_items):
-        await _say(context.session, f"One moment please, I will try to reach {target.name}.")
+        await _say(context.session, spoken(talk.body, "trying", name=target.name))
     # Outlives the speech that asked for it; the call's end waits for it.
     task = talk.keep(_record(talk, context.session, target, redact(reason)))
     outcome = await asyncio.shield(task)
     if outcome not in (Outcome.ANSWERED, Outcome.CANCELLED):
-        await _say(context.session, sentence(outcome, target.name))
+        await _say(context.session, sentence(talk.body, outcome, target.name))
     raise StopResponse
 
 
@@ -291,7 +274,7 @@ class _Transfer:
 
         def on_words(event: Transcribed) -> None:
             if event.is_final:
-                decide(judge(event.transcript))
+                decide(judge(talk.body, event.transcript))
 
         session = sessions.aside(talk.body, talk.options)
         session.on("user_input_transcribed", on_words)
@@ -302,13 +285,13 @@ class _Transfer:
             await session.start(Agent(instructions=""), record=False)
             words = briefing(talk.body, talk.reception, self._target.name, self._reason, said)
             speech = session.say(words, allow_interruptions=False)
-            spoken = asyncio.ensure_future(speech.wait_for_playout())
+            briefed = asyncio.ensure_future(speech.wait_for_playout())
             first = asyncio.FIRST_COMPLETED
             over: list[asyncio.Future[Any]] = [decided, left, gone]
             limit = _BRIEFING.total_seconds()
-            await asyncio.wait([*over, spoken], timeout=limit, return_when=first)
+            await asyncio.wait([*over, briefed], timeout=limit, return_when=first)
             await asyncio.wait(over, timeout=DECIDE.total_seconds(), return_when=first)
-            spoken.cancel()
+            briefed.cancel()
             if gone.done():
                 return Outcome.CANCELLED
             if left.done():
@@ -325,7 +308,7 @@ class _Transfer:
         talk = self._talk
         person.hold()
         talk.line.resume()
-        await _say(self._session, f"{self._target.name} is on the line. I am connecting you now.")
+        await _say(self._session, spoken(talk.body, "joined", name=self._target.name))
         talk.handing_over = handed = asyncio.get_running_loop().create_future()
         handed.set_result(True)
         person.join()

@@ -147,12 +147,15 @@ class Outbound(Part):
         default=None,
         description="Left after the beep when a machine answers; none: hang up. Same places.",
     )
-    screening: Annotated[Spoken, AfterValidator(_says)] = Field(
-        default="This is {agent_name} from {company}. I am calling about {reason}.",
-        description="Said to a service that asks who is calling and why. Same places.",
+    screening: Annotated[Spoken, AfterValidator(_says)] | None = Field(
+        default=None,
+        description="Said to a service that asks who is calling and why; none: just that, in the "
+        "profile's language. Same places.",
     )
-    reason: Spoken = Field(
-        default="your request", description="What {reason} is when a call has none of its own."
+    reason: Spoken | None = Field(
+        default=None,
+        description="What {reason} is when a call has none of its own; none: 'your request', in "
+        "the profile's language.",
     )
     hours: list[Hours] = Field(
         default_factory=lambda: [

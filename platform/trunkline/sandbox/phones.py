@@ -22,7 +22,7 @@ from trunkline.agent.audio import FRAME, FRAME_S, SILENCE, InStep
 from trunkline.kit.livekit import LiveKitOptions
 from trunkline.sandbox.line_faults import SOUND, Faults, Wire
 from trunkline.sandbox.loopback import Party
-from trunkline.sandbox.sip_leg import Leg, hear, token
+from trunkline.sandbox.sip_leg import BYE, Leg, hear, token
 
 STAYS = timedelta(seconds=2)
 """How long a participant who refused stays in the room."""
@@ -102,6 +102,7 @@ class Callee:
         self._heard: dict[str, InStep] = {}
         self._hearing: dict[str, asyncio.Task[None]] = {}
         self._gone = asyncio.Event()
+        self._bye = False
         self._talking: asyncio.Task[None] | None = None
         self.call_id = f"SCL_{uuid.uuid4().hex[:12]}"
 
@@ -111,6 +112,7 @@ class Callee:
         room.on("track_subscribed", self._on_track)
         room.on("track_unsubscribed", self._on_track_gone)
         room.on("sip_dtmf_received", self._on_dtmf)
+        room.on("data_received", self._on_data)
         room.on("disconnected", lambda *_: self._gone.set())
         given = {"sip.callID": self.call_id, "sip.callStatus": "dialing", **attributes}
         placed = self.placed
@@ -164,7 +166,7 @@ class Callee:
         loop = asyncio.get_running_loop()
         due = loop.time()
         try:
-            while not self._gone.is_set():
+            while not (self._gone.is_set() or self._bye):
                 due += FRAME_S
                 await asyncio.sleep(max(0.0, due - loop.time()))
                 heard = self._wire.hear(self._mixed())
@@ -231,6 +233,10 @@ class Callee:
         task = self._hearing.pop(track.sid, None)
         if task is not None:
             task.cancel()
+
+    def _on_data(self, packet: rtc.DataPacket) -> None:
+        # After a REFER: their carrier has connected them elsewhere, and says BYE on this line.
+        self._bye |= packet.topic == BYE
 
     def _on_dtmf(self, dtmf: rtc.SipDTMF) -> None:
         self.placed.keys += dtmf.digit

@@ -23,10 +23,7 @@ from trunkline.desk.sip import AGENT, NUMBER_ATTRIBUTE
 from trunkline.kit.livekit import LiveKitOptions
 from trunkline.sandbox.line_faults import SOUND, Faults, Wire
 from trunkline.sandbox.loopback import Party
-from trunkline.sandbox.sip_leg import Leg, hear, token
-
-BYE = "sandbox.bye"
-"""Topic of the packet that makes a simulated caller leave: their carrier has connected them elsewhere."""
+from trunkline.sandbox.sip_leg import BYE, Leg, hear, token
 
 _AUDIBLE = 150
 """Highest sample of a frame above which the agent is heard: far above µ-law's idle noise."""

@@ -11,7 +11,7 @@ included; an agent differs only in its LIVEKIT_URL::
 
 A transfer (REFER) to a number succeeds when its phone answers, and fails with the status its phone refuses
 with; the caller's participant is then told to leave, as when the carrier's BYE comes, by a data packet
-that ``sandbox.sip.SipCall`` knows (topic BYE).
+that ``sandbox.sip.SipCall`` and ``sandbox.phones.Callee`` know (topic BYE).
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from livekit.protocol.sip import SIPTransferStatus, TransferSIPParticipantRespon
 
 from trunkline.kit.livekit import LiveKitOptions
 from trunkline.sandbox.phones import ANSWERS, Callee, Phone, Placed
-from trunkline.sandbox.sip import BYE
+from trunkline.sandbox.sip_leg import BYE
 
 _RINGING = timedelta(seconds=30)
 """livekit-sip's own limit when the request names none."""

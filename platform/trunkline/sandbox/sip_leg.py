@@ -11,6 +11,9 @@ from trunkline.agent.audio import FRAME
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.kit.livekit import LiveKitOptions
 
+BYE = "sandbox.bye"
+"""Topic of the packet that makes a participant leave: their carrier has connected them elsewhere."""
+
 DTMF_CODES = {key: code for code, key in enumerate("0123456789*#ABCD")}
 """RFC 4733, table 4."""
 

@@ -31,6 +31,7 @@ LINES = {
         "yes please call me back tomorrow",
         "no that is all goodbye",
         "please call me back tomorrow",
+        "please state your name and why you are calling",
     ),
 }
 
