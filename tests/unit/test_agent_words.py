@@ -63,7 +63,7 @@ def test_errors_are_stored_by_a_stable_code() -> None:
         (
             "llm",
             APIStatusError("no", status_code=401, request_id=None, body=None),
-            ("language model (OpenAI) at http://x/v1 refused the key (401); set OPENAI_API_KEY"),
+            "language model (openai gpt-4.1) at http://x/v1 refused the key (401); set OPENAI_API_KEY",
         ),
         (
             "stt",
@@ -87,7 +87,7 @@ def test_errors_are_stored_by_a_stable_code() -> None:
 )
 def test_a_failed_provider_is_named_with_the_remedy(part: str, error: Exception, says: str) -> None:
     """One sentence: which provider, where, what it said, what to do."""
-    assert says in str(provider_failed(part, error, "http://x/v1"))
+    assert says in str(provider_failed(part, error, "http://x/v1", "openai gpt-4.1"))
 
 
 def test_a_known_caller_is_greeted_by_name_and_told_of_the_recording() -> None:

@@ -26,7 +26,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from trunkline.sandbox.cartesia import routes
-from trunkline.sandbox.options import Delays, Fault, SandboxOptions
+from trunkline.sandbox.faults import Fault
+from trunkline.sandbox.options import Delays, SandboxOptions
 from trunkline.sandbox.voice import Chunk, Speaker, UnknownLanguage, Voice, Word
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

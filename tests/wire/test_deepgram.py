@@ -33,7 +33,8 @@ from trunkline.sandbox import ears as ears_module
 from trunkline.sandbox.brain import Brain
 from trunkline.sandbox.deepgram import IDLE, routes
 from trunkline.sandbox.ears import Ears, Final, Listener, Word
-from trunkline.sandbox.options import Delays, Fault, SandboxOptions
+from trunkline.sandbox.faults import Fault
+from trunkline.sandbox.options import Delays, SandboxOptions
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

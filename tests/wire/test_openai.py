@@ -20,8 +20,9 @@ from starlette.routing import Mount
 from starlette.types import Message
 
 from trunkline.sandbox.brain import Brain
+from trunkline.sandbox.faults import Fault
 from trunkline.sandbox.openai import routes
-from trunkline.sandbox.options import Delays, Fault, SandboxOptions
+from trunkline.sandbox.options import Delays, SandboxOptions
 
 AT_ONCE = Delays(llm_first_token=timedelta(0), llm_token=timedelta(0))
 NEVER = Delays(llm_first_token=timedelta(days=1), llm_token=timedelta(days=1))

@@ -116,19 +116,20 @@ async def _render(blobs: Blobs, options: AgentOptions, body: ProfileBody, done: 
     # The voice's plugin takes a second to load; a process that never renders never pays for it.
     from livekit.agents.utils import http_context
 
-    from trunkline.agent import session as sessions
+    from trunkline.agent.models import plugins
 
     async with http_context.open():
-        voice = sessions.speech(body, options)
+        # The first choice only: a clip is in the profile's own voice, or there is none yet.
+        voice = plugins.speaker(body.tts, body.language, options)
         try:
             for key, words in missing.items():
                 async with asyncio.timeout(_ONE.total_seconds()):
-                    async with voice.synthesize(words, conn_options=sessions.SPEAKING) as stream:
+                    async with voice.synthesize(words) as stream:
                         frames = [event.frame async for event in stream]
                 await blobs.put(key, wav_bytes(_at_line_rate(frames), LINE_RATE_HZ, 1))
                 done.add(key)
         finally:
-            await voice.aclose()
+            await plugins.close(voice)
     log.info("clips_rendered", count=len(missing), language=body.language)
 
 

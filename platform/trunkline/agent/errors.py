@@ -41,21 +41,24 @@ def code_of(error: BaseException) -> str:
     return "timeout" if isinstance(error, TimeoutError) else "internal"
 
 
-_KEY_OF = {"stt": "DEEPGRAM_API_KEY", "llm": "OPENAI_API_KEY", "tts": "CARTESIA_API_KEY"}
-_NAME_OF = {
-    "stt": "speech recognition (Deepgram)",
-    "llm": "language model (OpenAI)",
-    "tts": "speech synthesis (Cartesia)",
+_KEY_OF = {
+    "deepgram": "DEEPGRAM_API_KEY",
+    "deepgram-flux": "DEEPGRAM_API_KEY",
+    "openai": "OPENAI_API_KEY (or its host's in TRUNKLINE_MODEL_KEYS)",
+    "azure": "its host's key in TRUNKLINE_MODEL_KEYS",
+    "cartesia": "CARTESIA_API_KEY",
 }
+_NAME_OF = {"stt": "speech recognition", "llm": "language model", "tts": "speech synthesis"}
 
 
-def provider_failed(part: str, error: BaseException, base_url: str | None) -> ProviderFailed:
-    """One sentence for the operator: which provider, where, what it said, what to do."""
-    where = f"The {_NAME_OF.get(part, part)}" + (f" at {base_url}" if base_url else "")
+def provider_failed(part: str, error: BaseException, base_url: str, label: str) -> ProviderFailed:
+    """One sentence for the operator: which provider and model, where, what it said, what to do."""
+    where = f"The {_NAME_OF.get(part, part)} ({label}) at {base_url}"
+    key = _KEY_OF.get(label.partition(" ")[0], "the API key")
     # The plugins put a websocket's close code (1006, 1011 …) where an HTTP status would be.
     status = error.status_code if isinstance(error, APIStatusError) else 0
     if status in (401, 403):
-        what, fix = f"refused the key ({status})", f"set {_KEY_OF.get(part, 'the API key')}"
+        what, fix = f"refused the key ({status})", f"set {key}"
     elif status == 429:
         what, fix = "has no capacity left for us (429)", "raise the account's limits or wait"
     elif 400 <= status < 600:

@@ -1,5 +1,7 @@
 """What the agent needs to know from the settings; picklable, imports nothing heavy."""
 
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,6 +30,10 @@ class AgentOptions:
     cartesia: ProviderAccess
     model_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Host, with its port if one is given → the key of a server of one's own or of Azure's."""
+    breaker_folder: str = field(
+        default_factory=lambda: f"{tempfile.gettempdir()}/trunkline-{os.getpid()}"
+    )
+    """Where the calls of one worker tell each other which models are out of order."""
     heartbeat: timedelta = timedelta(seconds=2)
     """How often a live call signs that its agent is alive."""
     greeting_timeout: timedelta = timedelta(seconds=3)

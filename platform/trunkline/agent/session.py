@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from typing import Any
 
 from livekit.agents import (
     Agent,
@@ -11,32 +10,26 @@ from livekit.agents import (
     ModelSettings,
     StopResponse,
     inference,
-    tts,
 )
 from livekit.agents.llm import ChatContext, ChatMessage, Tool
 from livekit.agents.voice.agent_session import SessionConnectOptions
 
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.heard import spaced
-from trunkline.agent.models import plugins
-from trunkline.agent.options import AgentOptions
+from trunkline.agent.models.team import Team
 from trunkline.calls.models import Turn
 from trunkline.profiles.body import ProfileBody
 
-HEARING = APIConnectOptions(max_retry=2, retry_interval=0.5, timeout=5.0)
-THINKING = APIConnectOptions(max_retry=1, retry_interval=0.3, timeout=6.0)
-SPEAKING = APIConnectOptions(max_retry=1, retry_interval=0.3, timeout=5.0)
-"""A caller waits through these in silence: one retry, and never the default ten seconds."""
+PATIENCE = APIConnectOptions(max_retry=0, timeout=6.0)
+"""The most that anything may take; the models' own patience is shorter, and they fall back by themselves."""
 
 
-def build(
-    body: ProfileBody, options: AgentOptions, conversation: Conversation
-) -> AgentSession[Conversation]:
-    """The session for one call; nothing is connected before it starts."""
+def build(body: ProfileBody, team: Team, conversation: Conversation) -> AgentSession[Conversation]:
+    """The session for one call, with *team*'s models; nothing is connected before it starts."""
     return AgentSession(
-        stt=plugins.recogniser(body.stt, body.language, options),
-        llm=plugins.thinker(body.llm, options),
-        tts=speech(body, options),
+        stt=team.hearing,
+        llm=team.thinking,
+        tts=team.speaking,
         vad=inference.VAD(model="silero"),
         userdata=conversation,
         # Word timestamps of the voice make "what was heard" exact to the word.
@@ -46,9 +39,9 @@ def build(
         aec_warmup_duration=None,
         user_away_timeout=None,
         conn_options=SessionConnectOptions(
-            stt_conn_options=HEARING,
-            llm_conn_options=THINKING,
-            tts_conn_options=SPEAKING,
+            stt_conn_options=PATIENCE,
+            llm_conn_options=PATIENCE,
+            tts_conn_options=PATIENCE,
             # The call decides itself, at the first one; closing would cut off its apology.
             max_unrecoverable_errors=sys.maxsize,
         ),
@@ -69,17 +62,17 @@ def build(
     )
 
 
-def aside(body: ProfileBody, options: AgentOptions) -> AgentSession[None]:
+def aside(team: Team) -> AgentSession[None]:
     """A session that speaks with the profile's voice and hears, and leaves the thinking to code."""
     return AgentSession(
-        stt=plugins.recogniser(body.stt, body.language, options),
-        tts=speech(body, options),
+        stt=team.hearing,
+        tts=team.speaking,
         vad=inference.VAD(model="silero"),
         aec_warmup_duration=None,
         user_away_timeout=None,
         conn_options=SessionConnectOptions(
-            stt_conn_options=HEARING,
-            tts_conn_options=SPEAKING,
+            stt_conn_options=PATIENCE,
+            tts_conn_options=PATIENCE,
             max_unrecoverable_errors=sys.maxsize,
         ),
         turn_handling={
@@ -111,8 +104,3 @@ def agent(instructions: str, tools: Sequence[Tool], said: Sequence[Turn]) -> Age
     for turn in said:
         context.add_message(role="assistant" if turn.role == "agent" else "user", content=turn.text)
     return FrontDesk(instructions=instructions, tools=list(tools), chat_ctx=context)
-
-
-def speech(body: ProfileBody, options: AgentOptions) -> tts.TTS[Any]:
-    """The profile's voice, also used before the session for the greeting."""
-    return plugins.speaker(body.tts, body.language, options)

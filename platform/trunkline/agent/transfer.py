@@ -18,6 +18,7 @@ from livekit.agents import UserInputTranscribedEvent as Transcribed
 from trunkline.agent import session as sessions
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.line import Consultation
+from trunkline.agent.models.team import assemble
 from trunkline.agent.phrases import spoken, understands
 from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
@@ -276,7 +277,9 @@ class _Transfer:
             if event.is_final:
                 decide(judge(talk.body, event.transcript))
 
-        session = sessions.aside(talk.body, talk.options)
+        team = assemble(talk.body, talk.options, talk.clock)
+        session = sessions.aside(team)
+        team.watch(session)
         session.on("user_input_transcribed", on_words)
         person.on_digit(lambda digit: decide(_KEY.get(digit)))
         left = asyncio.ensure_future(person.ended())
@@ -300,6 +303,7 @@ class _Transfer:
         finally:
             left.cancel()
             await _bounded(session.aclose(), _STOP)
+            await _bounded(team.aclose(), _STOP)
 
     async def _join(
         self, person: Consultation, gone: asyncio.Future[EndReason], run_id: str

@@ -18,10 +18,11 @@ from livekit.agents.voice import SpeechHandle
 from trunkline.agent import persona
 from trunkline.agent import session as sessions
 from trunkline.agent.conversation import Conversation
-from trunkline.agent.errors import provider_failed
 from trunkline.agent.fallback import fall_back, offer
 from trunkline.agent.keys import KeyCollector
 from trunkline.agent.line import Line
+from trunkline.agent.models.speaking import Speaking
+from trunkline.agent.models.team import Team, assemble
 from trunkline.agent.outbound import Opening
 from trunkline.agent.recorder import Recorder
 from trunkline.agent.rescue import serve
@@ -35,6 +36,7 @@ from trunkline.crm import queries as crm_reads
 from trunkline.desk.door import Kind
 from trunkline.errors import ProviderFailed, StaleLease, TrunklineError
 from trunkline.profiles.body import ProfileBody
+from trunkline.profiles.choices import PartName
 
 log = structlog.get_logger()
 
@@ -121,6 +123,7 @@ class _Call:
     def __init__(self, line: Line, services: Services, talk: Conversation) -> None:
         self._line, self._services, self._talk = line, services, talk
         self._session: AgentSession[Conversation] | None = None
+        self._team: Team | None = None
         self._recorder: Recorder | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._answered = asyncio.Event()
@@ -138,12 +141,14 @@ class _Call:
             words = persona.opening(body, talk.reception, self._line.arrival.reason)
         else:
             words = persona.greeting(body, talk.reception)
-        session = sessions.build(body, self._services.options, talk)
+        team = self._team = assemble(body, self._services.options, talk.clock)
+        session = sessions.build(body, team, talk)
+        team.watch(session)
         session.on("error", self._on_error)
         talk.scribe.listen(session)
         talk.watch(session)
         self._session = session
-        greeting = asyncio.create_task(self._synthesise(body, words))
+        greeting = asyncio.create_task(self._synthesise(team.speaking, words))
         agent = sessions.agent(
             persona.instructions(body, talk.reception, now=talk.clock()),
             tools_for(body, await self._stages(body)),
@@ -188,6 +193,9 @@ class _Call:
         if self._session is not None:
             closing = asyncio.create_task(self._session.aclose())
             await asyncio.wait([closing], timeout=_STOP.total_seconds())
+        if self._team is not None:
+            disbanding = asyncio.create_task(self._team.aclose())
+            await asyncio.wait([disbanding], timeout=_STOP.total_seconds())
         await self._talk.scribe.aclose()
         if self._recorder is not None:
             try:
@@ -241,19 +249,16 @@ class _Call:
 
     # Before the first word ------------------------------------------------------------------
 
-    async def _synthesise(self, body: ProfileBody, words: str) -> list[rtc.AudioFrame] | None:
+    async def _synthesise(self, voice: Speaking, words: str) -> list[rtc.AudioFrame] | None:
         """The greeting's audio, made while the line rings; None when there is no voice."""
         options = self._services.options
-        voice = sessions.speech(body, options)
         try:
             async with asyncio.timeout(options.greeting_timeout.total_seconds()):
-                async with voice.synthesize(words, conn_options=sessions.SPEAKING) as stream:
+                async with voice.synthesize(words, conn_options=sessions.PATIENCE) as stream:
                     return [event.frame async for event in stream]
         except Exception as error:
             self._fail("tts", error)
             return None
-        finally:
-            await voice.aclose()
 
     async def _stages(self, body: ProfileBody) -> tuple[str, ...]:
         """The stages a deal may be moved to: the pipeline's, or all when the profile names none."""
@@ -298,22 +303,16 @@ class _Call:
         error = event.error
         if not isinstance(error, LLMError | STTError | TTSError) or error.recoverable:
             return
-        self._fail(
-            {"llm_error": "llm", "stt_error": "stt", "tts_error": "tts"}[error.type], error.error
-        )
+        parts: dict[str, PartName] = {"llm_error": "llm", "stt_error": "stt", "tts_error": "tts"}
+        self._fail(parts[error.type], error.error)
 
-    def _fail(self, part: str, error: BaseException) -> None:
+    def _fail(self, part: PartName, error: BaseException) -> None:
         """A provider is gone for good. The first one counts; the others mostly follow from it."""
         if self._failed:
             return
         self._failed = True
-        options = self._services.options
-        address = {
-            "stt": options.deepgram.base_url,
-            "llm": options.openai.base_url,
-            "tts": options.cartesia.base_url,
-        }[part]
-        self.failure = provider_failed(part, error, address)
+        assert self._team is not None
+        self.failure = self._team.failure(part, error)
         log.error("provider_failed", part=part, detail=str(self.failure))
         self._spawn(self._give_up())
 

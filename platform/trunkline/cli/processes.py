@@ -39,7 +39,7 @@ def demo(
     """Place five calls with real audio, show them live, and serve the dashboard. Needs no keys."""
     try:
         from trunkline.sandbox import demo as demonstration
-        from trunkline.sandbox.options import Fault
+        from trunkline.sandbox.faults import Fault
     except ImportError as error:
         raise missing_sandbox(error) from None
     try:
@@ -142,7 +142,8 @@ def sandbox(
     """Run the offline stand-ins for Deepgram, OpenAI and Cartesia, speaking their wire protocols."""
     try:
         from trunkline.sandbox import server
-        from trunkline.sandbox.options import Fault, SandboxOptions
+        from trunkline.sandbox.faults import Fault
+        from trunkline.sandbox.options import SandboxOptions
     except ImportError as error:
         raise missing_sandbox(error) from None
     try:

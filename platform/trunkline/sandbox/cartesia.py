@@ -25,7 +25,8 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from trunkline.errors import Unavailable
-from trunkline.sandbox.options import Fault, SandboxOptions
+from trunkline.sandbox.faults import RETRY_AFTER_S, Fault, strike
+from trunkline.sandbox.options import SandboxOptions
 from trunkline.sandbox.voice import Speaker, UnknownLanguage
 
 _SAMPLE_RATES_HZ = (8000, 16000, 22050, 24000, 44100, 48000)
@@ -56,8 +57,11 @@ class _Problem(Exception):
 
     def response(self, version: str) -> Response:
         if version < _STRUCTURED_ERRORS_SINCE:
-            return PlainTextResponse(str(self), self.status)
-        return JSONResponse(self.body(version, str(uuid.uuid4())), self.status)
+            return PlainTextResponse(str(self), self.status, self._headers())
+        return JSONResponse(self.body(version, str(uuid.uuid4())), self.status, self._headers())
+
+    def _headers(self) -> dict[str, str]:
+        return {"Retry-After": str(RETRY_AFTER_S)} if self.status in (429, 503) else {}
 
 
 _FAULTS = {
@@ -69,6 +73,7 @@ _FAULTS = {
         "concurrency_limited",
     ),
     "500": _Problem(500, "Internal server error", "An internal error occurred.", "internal_error"),
+    "503": _Problem(503, "Service unavailable", "Please try again later.", "unavailable"),
 }
 
 
@@ -174,7 +179,10 @@ def routes(voice: Speaker, options: SandboxOptions) -> list[BaseRoute]:
     ``?access_token=``. Of the faults with part ``tts``, those for a turn strike the nth context of
     a websocket connection; those for every turn strike the upgrade and ``/tts/bytes``.
     """
-    always = next((fault for fault in options.faults if fault.hits("tts", 0)), None)
+    # Which model it is comes with the first request; a fault of one model waits for it.
+    always = strike(options.faults, "tts", 0, "")
+    if always and always.kind in ("empty", "wrong-rate"):
+        always = None
     first_byte_s = options.delays.tts_first_byte.total_seconds()
 
     def admit(connection: HTTPConnection) -> str:
@@ -340,13 +348,14 @@ class _Connection:
         form = _Format.read(request, ("raw",))
         if context is None and context_id not in self._struck:
             self._turns += 1
-            fault = next((one for one in self._faults if one.hits("tts", self._turns)), None)
+            fault = strike(self._faults, "tts", self._turns, form.model_id)
             if fault:
                 self._struck[context_id] = fault
         if struck := self._struck.get(context_id):
             if struck.kind in _FAULTS:
                 raise _FAULTS[struck.kind]
-            return struck.kind != "reset"
+            if struck.kind in ("reset", "stall"):
+                return struck.kind != "reset"
         if context is None:
             final = not request.get("continue")
             if final and not _speakable(request["transcript"]):
@@ -354,7 +363,14 @@ class _Connection:
                     "transcript empty or contains only punctuation",
                     "first transcript for WS is empty or contains only punctuation",
                 )
-            context = _Context(self, context_id, form, bool(request.get("add_timestamps")))
+            spoilt = self._struck.get(context_id)
+            context = _Context(
+                self,
+                context_id,
+                form,
+                bool(request.get("add_timestamps")),
+                spoilt.kind if spoilt else None,
+            )
             self._contexts[context_id] = context
             context.task.add_done_callback(lambda _: self._contexts.pop(context_id, None))
         elif form != context.form:
@@ -392,9 +408,15 @@ class _Context:
     """One reply: text comes in pieces, audio goes out with times that run through."""
 
     def __init__(
-        self, connection: _Connection, context_id: str, form: _Format, timestamps: bool
+        self,
+        connection: _Connection,
+        context_id: str,
+        form: _Format,
+        timestamps: bool,
+        spoilt: str | None,
     ) -> None:
         self.form = form
+        self._spoilt = spoilt
         self._connection = connection
         self._id = context_id
         self._timestamps = timestamps
@@ -459,7 +481,7 @@ class _Context:
                 return
 
     async def _speak(self, text: str, since_s: float) -> None:
-        if not _speakable(text):
+        if not _speakable(text) or self._spoilt == "empty":
             return
         rate_hz = self.form.sample_rate_hz
         if self._samples:
@@ -467,7 +489,8 @@ class _Context:
         else:
             await _sleep_until(since_s + self._connection.first_byte_s)
         start_s = self._samples / rate_hz
-        speech = self._connection.voice.synthesize(text, self.form.language, rate_hz)
+        made_hz = rate_hz // 2 if self._spoilt == "wrong-rate" else rate_hz
+        speech = self._connection.voice.synthesize(text, self.form.language, made_hz)
         async with contextlib.aclosing(speech):
             async for chunk in speech:
                 if chunk.words and self._timestamps:

@@ -39,7 +39,8 @@ from trunkline.sandbox.ears import (
     SpeechStarted,
     Word,
 )
-from trunkline.sandbox.options import Fault, SandboxOptions
+from trunkline.sandbox.faults import RETRY_AFTER_S, Fault, Part, strike
+from trunkline.sandbox.options import SandboxOptions
 
 IDLE = timedelta(seconds=10)
 """Deepgram closes a stream on which neither audio nor a text message came for this long."""
@@ -53,7 +54,7 @@ _ASKS = re.compile(r"(?:(?:yes|no|wait) )*(?:what|where|when|who|how|are|do|does
 _CAPITALS = {name.lower(): name for name in (*calendar.day_name, "I")}
 
 
-class _Refusal(Exception):
+class Refusal(Exception):
     """An HTTP error of Deepgram's, before a stream or instead of a transcript."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -61,17 +62,23 @@ class _Refusal(Exception):
         self.status, self.code, self.message = status, code, message
 
     def response(self, request_id: str) -> Response:
+        """As Deepgram writes it."""
         return JSONResponse(
             {"err_code": self.code, "err_msg": self.message, "request_id": request_id},
             self.status,
-            {"dg-request-id": request_id, "dg-error": self.message},
+            {
+                "dg-request-id": request_id,
+                "dg-error": self.message,
+                **({"Retry-After": str(RETRY_AFTER_S)} if self.status in (429, 503) else {}),
+            },
         )
 
 
-_FAULTS = {
+REFUSALS = {
     "401": (401, "INVALID_AUTH", "Invalid credentials."),
     "429": (429, "TOO_MANY_REQUESTS", "Too many requests. Please try again later"),
     "500": (500, "INTERNAL_SERVER_ERROR", "Internal server error."),
+    "503": (503, "SERVICE_UNAVAILABLE", "The service is overloaded. Please try again later"),
 }
 
 
@@ -101,8 +108,8 @@ _NO_ANSWER = (
 _INTERNAL = (1011, "Internal server error.")
 
 
-def _bad_request(message: str) -> _Refusal:
-    return _Refusal(400, "Bad Request", f"Bad Request: {message}")
+def _bad_request(message: str) -> Refusal:
+    return Refusal(400, "Bad Request", f"Bad Request: {message}")
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ class _Query:
 
     @classmethod
     def read(cls, query: Mapping[str, str]) -> "_Query":
-        """Raises _Refusal with status 400."""
+        """Raises Refusal with status 400."""
         encoding = query.get("encoding")
         if encoding not in (None, "linear16"):
             raise _bad_request(f"encoding {encoding!a} is not supported; send linear16.")
@@ -142,6 +149,18 @@ class _Query:
         )
 
 
+def admit(connection: HTTPConnection, options: SandboxOptions, part: Part) -> Fault | None:
+    """Check the key; strike with a status, and return what else strikes every time. Raises Refusal."""
+    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+    known = secrets.compare_digest(key.encode(), options.api_key.encode())
+    if scheme.lower() not in ("token", "bearer") or not known:
+        raise Refusal(*REFUSALS["401"])
+    always = strike(options.faults, part, 0, connection.query_params.get("model"))
+    if always and always.kind in REFUSALS:
+        raise Refusal(*REFUSALS[always.kind])
+    return always
+
+
 def _number(query: Mapping[str, str], name: str, default: int) -> int:
     text = query.get(name, str(default))
     if not re.fullmatch(r"[0-9]{1,9}", text):
@@ -160,27 +179,18 @@ def routes(ears: Listener, options: SandboxOptions, *, idle: timedelta = IDLE) -
     those for a turn strike where the final of a stream's nth utterance would come (every status
     as close code 1011); those for every turn strike the upgrade and the prerecorded request.
     """
-    always = next((fault for fault in options.faults if fault.hits("stt", 0)), None)
-
-    def admit(connection: HTTPConnection) -> None:
-        scheme, _, key = connection.headers.get("authorization", "").partition(" ")
-        known = secrets.compare_digest(key.encode(), options.api_key.encode())
-        if scheme.lower() not in ("token", "bearer") or not known:
-            raise _Refusal(*_FAULTS["401"])
-        if always and always.kind in _FAULTS:
-            raise _Refusal(*_FAULTS[always.kind])
 
     async def live(socket: WebSocket) -> None:
         request_id = str(uuid.uuid4())
         try:
-            admit(socket)
+            always = admit(socket, options, "stt")
             query = _Query.read(socket.query_params)
             hearing = await ears.stream(query.sample_rate_hz)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             await socket.send_denial_response(refusal.response(request_id))
             return
         except Unavailable:
-            await socket.send_denial_response(_Refusal(*_FAULTS["500"]).response(request_id))
+            await socket.send_denial_response(Refusal(*REFUSALS["500"]).response(request_id))
             return
         try:
             await socket.accept(headers=[(b"dg-request-id", request_id.encode())])
@@ -193,7 +203,7 @@ def routes(ears: Listener, options: SandboxOptions, *, idle: timedelta = IDLE) -
     async def prerecorded(request: Request) -> Response:
         request_id = str(uuid.uuid4())
         try:
-            admit(request)
+            admit(request, options, "stt")
             body = await request.body()
             try:
                 samples, rate_hz = read_wav(body)
@@ -202,10 +212,10 @@ def routes(ears: Listener, options: SandboxOptions, *, idle: timedelta = IDLE) -
             if rate_hz not in RATES_HZ:
                 raise _bad_request(f"failed to process audio: {rate_hz} Hz is not supported")
             words = await _transcribe(ears, samples[:, 0].astype("<i2").tobytes(), rate_hz)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             return refusal.response(request_id)
         except Unavailable:
-            return _Refusal(*_FAULTS["500"]).response(request_id)
+            return Refusal(*REFUSALS["500"]).response(request_id)
         alternative = _alternative(words, _punctuates(request.query_params))
         metadata = {
             **_metadata(request_id, hashlib.sha256(body).hexdigest(), len(samples) / rate_hz),
@@ -219,8 +229,8 @@ def routes(ears: Listener, options: SandboxOptions, *, idle: timedelta = IDLE) -
     async def key_details(request: Request) -> Response:
         request_id = str(uuid.uuid4())
         try:
-            admit(request)
-        except _Refusal as refusal:
+            admit(request, options, "stt")
+        except Refusal as refusal:
             return refusal.response(request_id)
         details = {"api_key_id": str(uuid.UUID(int=0)), "scopes": ["member"]}
         return JSONResponse(details, headers={"dg-request-id": request_id})
@@ -293,7 +303,8 @@ class _Stream:
         self._hearing = hearing
         self._query = query
         self._request_id = request_id
-        self._faults: tuple[Fault, ...] = options.faults
+        model = socket.query_params.get("model")
+        self._faults = tuple(one for one in options.faults if one.model in (None, model))
         self._stt_final_s = options.delays.stt_final.total_seconds()
         self._idle_s = idle.total_seconds()
         self._clock = asyncio.get_running_loop().time
@@ -304,9 +315,9 @@ class _Stream:
         self._turns = 0
         self._speaking = False
         self._ended = False
-        self._stalled = any(
-            fault.hits("stt", 0) and fault.kind == "stall" for fault in self._faults
-        )
+        always = strike(self._faults, "stt", 0)
+        self._stalled = always is not None and always.kind == "stall"
+        self._finals = True
         self._last_word_end_s: float | None = None
 
     async def run(self) -> None:
@@ -427,12 +438,14 @@ class _Stream:
             if event.words:
                 self._last_word_end_s = event.words[-1].end_s
                 await self._wait_for_final(event.words[-1].end_s)
-            await self._tell(self._results(event, event.end_s))
+            if self._finals:
+                await self._tell(self._results(event, event.end_s))
             self._segment_s = event.end_s
 
     def _strike(self) -> None:
-        fault = next((one for one in self._faults if one.hits("stt", self._turns)), None)
-        if fault is None:
+        fault = strike(self._faults, "stt", self._turns)
+        self._finals = fault is None or fault.kind != "no-final"
+        if fault is None or not self._finals:
             return
         if fault.kind == "reset":
             raise _Broken

@@ -18,16 +18,18 @@ import itertools
 import json
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NoReturn
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from trunkline.kit.clock import utc_now
 from trunkline.sandbox.brain import Brain, Reply
+from trunkline.sandbox.faults import RETRY_AFTER_S, strike
 from trunkline.sandbox.options import Delays, SandboxOptions
 
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
@@ -35,10 +37,9 @@ _MODELS = ("gpt-4.1", "gpt-4.1-mini", "gpt-4o", "gpt-4o-mini")
 _TOKEN = re.compile(r"\s*\w{1,8}|\s*[^\w\s]|\s+")
 _RESET_AFTER_TOKENS = 3
 """Where a connection breaks in mid-stream; always before the end is told."""
-_RETRY_AFTER_S = 1
 
 
-class _Problem(Exception):
+class Problem(Exception):
     """What OpenAI answers instead of a completion: status and error body."""
 
     def __init__(
@@ -56,33 +57,40 @@ class _Problem(Exception):
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-_FAULTS = {
-    "401": _Problem(
+PROBLEMS = {
+    "401": Problem(
         401,
         "Incorrect API key provided. You can find your API key at "
         "https://platform.openai.com/account/api-keys.",
         code="invalid_api_key",
     ),
-    "429": _Problem(
+    "429": Problem(
         429,
         "Rate limit reached on requests per min (RPM): Limit 500, Used 500, Requested 1. "
-        f"Please try again in {_RETRY_AFTER_S}s.",
+        f"Please try again in {RETRY_AFTER_S}s.",
         "requests",
         code="rate_limit_exceeded",
         headers={
-            "Retry-After": str(_RETRY_AFTER_S),
-            "retry-after-ms": str(_RETRY_AFTER_S * 1000),
+            "Retry-After": str(RETRY_AFTER_S),
+            "retry-after-ms": str(RETRY_AFTER_S * 1000),
             "x-ratelimit-limit-requests": "500",
             "x-ratelimit-remaining-requests": "0",
-            "x-ratelimit-reset-requests": f"{_RETRY_AFTER_S}s",
+            "x-ratelimit-reset-requests": f"{RETRY_AFTER_S}s",
         },
     ),
-    "500": _Problem(
+    "500": Problem(
         500,
         "The server had an error while processing your request. Sorry about that!",
         "server_error",
     ),
+    "503": Problem(
+        503,
+        "The engine is currently overloaded, please try again later",
+        "server_error",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    ),
 }
+"""What a fault of that status is answered with."""
 
 
 def routes(brain: Brain, options: SandboxOptions) -> list[BaseRoute]:
@@ -90,6 +98,8 @@ def routes(brain: Brain, options: SandboxOptions) -> list[BaseRoute]:
     api = _Api(brain, options)
     return [
         Route("/v1/chat/completions", api.completions, methods=["POST"]),
+        # Azure's form of it: https://learn.microsoft.com/azure/ai-services/openai/reference
+        Route("/openai/deployments/{name}/chat/completions", api.completions, methods=["POST"]),
         Route("/v1/models", api.models, methods=["GET"]),
         Route("/v1/models/{name}", api.model, methods=["GET"]),
         Route("/{rest:path}", api.elsewhere, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
@@ -103,50 +113,52 @@ class _Api:
     async def models(self, request: Request) -> Response:
         """The list of models; LiveKit's plugin asks for it to warm the connection up."""
         try:
-            self._check_key(request)
-        except _Problem as problem:
-            return _refusal(problem)
+            check_key(request, self._options)
+        except Problem as problem:
+            return refusal(problem)
         data = [_model(name) for name in _MODELS]
         return JSONResponse({"object": "list", "data": data}, headers=_headers(b""))
 
     async def model(self, request: Request) -> Response:
         """One model, whatever its name."""
         try:
-            self._check_key(request)
-        except _Problem as problem:
-            return _refusal(problem)
+            check_key(request, self._options)
+        except Problem as problem:
+            return refusal(problem)
         return JSONResponse(_model(request.path_params["name"]), headers=_headers(b""))
 
     async def elsewhere(self, request: Request) -> Response:
         """What OpenAI says to a path or method that is not there."""
         if request.path_params["rest"] == "v1/chat/completions":
-            return _refusal(
-                _Problem(
+            return refusal(
+                Problem(
                     405,
                     f"Not allowed to {request.method} on /v1/chat/completions.",
                     code="method_not_supported",
                 )
             )
         url = f"{request.method} /{request.path_params['rest']}"
-        return _refusal(_Problem(404, f"Invalid URL ({url})"))
+        return refusal(Problem(404, f"Invalid URL ({url})"))
 
     async def completions(self, request: Request) -> Response:
         """Answer the messages, streamed if the client wants it so."""
         try:
-            self._check_key(request)
+            check_key(request, self._options)
             raw = await request.body()
             body = _read(raw)
             turn = sum(message["role"] == "user" for message in body["messages"])
-            fault = next((f.kind for f in self._options.faults if f.hits("llm", turn)), None)
-            if fault in _FAULTS:
-                raise _FAULTS[fault]
-        except _Problem as problem:
-            return _refusal(problem)
+            struck = strike(self._options.faults, "llm", turn, body["model"])
+            fault = struck.kind if struck else None
+            if fault in PROBLEMS:
+                raise PROBLEMS[fault]
+        except Problem as problem:
+            return refusal(problem)
         except ClientDisconnect:
             return Response()
         if fault == "stall":
-            return _Stall()
-        answer = _Answer(self._brain.reply(body), body, raw, self._options.delays)
+            return Stall()
+        reply = _spoilt(self._brain.reply(body), fault)
+        answer = _Answer(reply, body, raw, self._options.delays)
         if body.get("stream"):
             pieces, media_type = answer.stream(), "text/event-stream; charset=utf-8"
             cut: Iterable[tuple[timedelta, str]] = itertools.islice(pieces, 1 + _RESET_AFTER_TOKENS)
@@ -154,22 +166,39 @@ class _Api:
             pieces, media_type = iter([answer.whole()]), "application/json"
             cut = ((wait, text[: len(text) // 2]) for wait, text in pieces)
         if fault == "reset":
-            return _Broken(_paced(cut), headers=_headers(raw), media_type=media_type)
+            return Broken(_paced(cut), headers=_headers(raw), media_type=media_type)
         return StreamingResponse(_paced(pieces), headers=_headers(raw), media_type=media_type)
 
-    def _check_key(self, request: Request) -> None:
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise _Problem(
-                401,
-                "You didn't provide an API key. You need to provide your API key in an "
-                "Authorization header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
-            )
-        if not hmac.compare_digest(key.strip().encode(), self._options.api_key.encode()):
-            raise _FAULTS["401"]
+
+def check_key(connection: HTTPConnection, options: SandboxOptions) -> None:
+    """Raises Problem unless the connection brings the key, as Bearer or in Azure's ``api-key``."""
+    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+    if azure := connection.headers.get("api-key"):
+        scheme, key = "bearer", azure
+    if scheme.lower() != "bearer" or not key.strip():
+        raise Problem(
+            401,
+            "You didn't provide an API key. You need to provide your API key in an "
+            "Authorization header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
+        )
+    if not hmac.compare_digest(key.strip().encode(), options.api_key.encode()):
+        raise PROBLEMS["401"]
 
 
 # ---- The answer
+
+
+def _spoilt(reply: Reply, fault: str | None) -> Reply:
+    """What a model that is out of its mind answers instead of *reply*."""
+    if fault == "empty":
+        return Reply("", ())
+    if fault == "bad-json" and reply.tool_calls:
+        calls = (replace(call, arguments=call.arguments[:-1]) for call in reply.tool_calls)
+        return replace(reply, tool_calls=tuple(calls))
+    if fault == "unknown-tool" and reply.tool_calls:
+        calls = (replace(call, name="launch_rocket") for call in reply.tool_calls)
+        return replace(reply, tool_calls=tuple(calls))
+    return reply
 
 
 class _Answer:
@@ -301,7 +330,7 @@ async def _paced(pieces: Iterable[tuple[timedelta, str]]) -> AsyncIterator[str]:
         yield text
 
 
-class _Broken(StreamingResponse):
+class Broken(StreamingResponse):
     """A response whose end never comes: the server then drops the connection."""
 
     async def stream_response(self, send: Send) -> None:
@@ -313,7 +342,7 @@ class _Broken(StreamingResponse):
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-class _Stall(Response):
+class Stall(Response):
     """Not a byte, until the client gives up."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -333,7 +362,7 @@ def _model(name: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": 1_700_000_000, "owned_by": "sandbox"}
 
 
-def _refusal(problem: _Problem) -> Response:
+def refusal(problem: Problem) -> Response:
     body = json.dumps(problem.body)
     headers = {**_headers(body.encode()), **(problem.headers or {})}
     return Response(body, problem.status, headers, media_type="application/json")
@@ -343,27 +372,27 @@ def _refusal(problem: _Problem) -> Response:
 
 
 def _read(raw: bytes) -> dict[str, Any]:
-    """The request body, checked as far as OpenAI checks it. Raises _Problem."""
+    """The request body, checked as far as OpenAI checks it. Raises Problem."""
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
-        raise _Problem(
+        raise Problem(
             400,
             "We could not parse the JSON body of your request. (HINT: This likely means you "
             "aren't using your HTTP library correctly. The OpenAI API expects a JSON payload, but "
             "what was sent was not valid JSON.)",
         )
     if not isinstance(body.get("model"), str) or not body["model"]:
-        raise _Problem(400, "you must provide a model parameter")
+        raise Problem(400, "you must provide a model parameter")
     if "messages" not in body:
         _missing("messages")
     messages = body["messages"]
     if not isinstance(messages, list):
         _wrong_type("messages", "an array of objects", messages)
     if not messages:
-        raise _Problem(
+        raise Problem(
             400,
             "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an "
             "empty array instead.",
@@ -376,7 +405,7 @@ def _read(raw: bytes) -> dict[str, Any]:
     _check_tools(body)
     options = body.get("stream_options")
     if options is not None and not body.get("stream"):
-        raise _Problem(
+        raise Problem(
             400,
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
             param="stream_options",
@@ -394,14 +423,14 @@ def _check_message(place: str, message: object) -> None:
     role, content = message["role"], message.get("content")
     if role not in _ROLES:
         allowed = ", ".join(f"'{name}'" for name in _ROLES[:-1])
-        raise _Problem(
+        raise Problem(
             400,
             f"Invalid value: '{role}'. Supported values are: {allowed}, and '{_ROLES[-1]}'.",
             param=f"{place}.role",
             code="invalid_value",
         )
     if content is None and role != "assistant":
-        raise _Problem(
+        raise Problem(
             400,
             "Invalid value for 'content': expected a string, got null.",
             param=f"{place}.content",
@@ -430,7 +459,7 @@ def _check_calls(messages: list[dict[str, Any]]) -> None:
     for at, message in enumerate([*messages, {"role": "user"}]):
         if message["role"] == "tool":
             if message.get("tool_call_id") not in open_ids:
-                raise _Problem(
+                raise Problem(
                     400,
                     "Invalid parameter: messages with role 'tool' must be a response to a "
                     "preceeding message with 'tool_calls'.",
@@ -439,7 +468,7 @@ def _check_calls(messages: list[dict[str, Any]]) -> None:
             answered.add(message["tool_call_id"])
             continue
         if left := [call_id for call_id in open_ids if call_id not in answered]:
-            raise _Problem(
+            raise Problem(
                 400,
                 "An assistant message with 'tool_calls' must be followed by tool messages "
                 "responding to each 'tool_call_id'. The following tool_call_ids did not have "
@@ -461,7 +490,7 @@ def _check_tools(body: dict[str, Any]) -> None:
             _missing(f"tools[{at}].function.name")
         names.append(function["name"])
     if choice is not None and not tools:
-        raise _Problem(
+        raise Problem(
             400,
             "Invalid value for 'tool_choice': 'tool_choice' is only allowed when 'tools' are "
             "specified.",
@@ -469,7 +498,7 @@ def _check_tools(body: dict[str, Any]) -> None:
         )
     function = choice.get("function") if isinstance(choice, dict) else None
     if isinstance(function, dict) and function.get("name") not in names:
-        raise _Problem(
+        raise Problem(
             400,
             f"Invalid value for 'tool_choice': no function named '{function.get('name')}' was "
             "specified in the 'tools' parameter.",
@@ -478,7 +507,7 @@ def _check_tools(body: dict[str, Any]) -> None:
 
 
 def _missing(place: str) -> NoReturn:
-    raise _Problem(
+    raise Problem(
         400,
         f"Missing required parameter: '{place}'.",
         param=place,
@@ -489,7 +518,7 @@ def _missing(place: str) -> NoReturn:
 def _wrong_type(place: str, expected: str, value: object) -> NoReturn:
     kinds = {str: "a string", bool: "a boolean", int: "an integer", float: "a decimal"}
     got = {**kinds, list: "an array", dict: "an object"}.get(type(value), "null")
-    raise _Problem(
+    raise Problem(
         400,
         f"Invalid type for '{place}': expected {expected}, but got {got} instead.",
         param=place,

@@ -1,46 +1,9 @@
 """What the sandbox's providers are told at start: address, key, how slow and how broken they are."""
 
-import re
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal, get_args
 
-Part = Literal["stt", "llm", "tts"]
-"""Which provider a fault hits: hearing, thinking or speaking."""
-
-FaultKind = Literal["401", "429", "500", "reset", "stall"]
-"""401/429/500: the provider's own error of that status; reset: the connection breaks; stall: no answer."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that goes wrong.
-
-    ``turn`` counts the caller's turns of one call from 1: for ``llm`` the number of user messages
-    in the request, for ``stt`` the utterance on that connection, for ``tts`` the spoken
-    reply (context) on that connection. None means every time, from the connection on.
-    """
-
-    part: Part
-    kind: FaultKind
-    turn: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "Fault":
-        """Read ``part:kind@turn``, as in ``llm:500@2`` or ``stt:401``. ValueError says what is allowed."""
-        found = re.fullmatch(r"(\w+):(\w+)(?:@([1-9]\d*))?", text)
-        if not found or found[1] not in get_args(Part) or found[2] not in get_args(FaultKind):
-            raise ValueError(
-                f"{text!r} is no fault; write part:kind@turn, part one of "
-                f"{', '.join(get_args(Part))}, kind one of {', '.join(get_args(FaultKind))}, "
-                "for example llm:500@2"
-            )
-        turn = int(found[3]) if found[3] else None
-        return cls(part=found[1], kind=found[2], turn=turn)  # type: ignore[arg-type]
-
-    def hits(self, part: Part, turn: int) -> bool:
-        """Whether this fault strikes *part* at *turn*."""
-        return self.part == part and (self.turn is None or self.turn == turn)
+from trunkline.sandbox.faults import Fault
 
 
 @dataclass(frozen=True)

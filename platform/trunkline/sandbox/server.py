@@ -20,10 +20,11 @@ from starlette.routing import Mount, Route
 from trunkline.errors import TrunklineError
 from trunkline.kit import asgi
 from trunkline.kit.processes import ChildDied, die_with_parent
-from trunkline.sandbox import cartesia, deepgram, openai
+from trunkline.sandbox import aura, cartesia, deepgram, flux, openai, openai_audio
 from trunkline.sandbox.brain import Brain
 from trunkline.sandbox.ears import Ears
-from trunkline.sandbox.options import Delays, Fault, SandboxOptions
+from trunkline.sandbox.faults import Fault
+from trunkline.sandbox.options import Delays, SandboxOptions
 from trunkline.sandbox.voice import Voice
 
 
@@ -49,8 +50,21 @@ async def serve(options: SandboxOptions, on_ready: Callable[[int], None]) -> Non
         app = Starlette(
             routes=[
                 Route("/health", _health),
-                Mount("/deepgram", routes=deepgram.routes(ears, options)),
-                Mount("/openai", routes=openai.routes(brain, options)),
+                Mount(
+                    "/deepgram",
+                    routes=[
+                        *deepgram.routes(ears, options),
+                        *flux.routes(ears, options),
+                        *aura.routes(voice, options),
+                    ],
+                ),
+                Mount(
+                    "/openai",
+                    routes=[
+                        *openai_audio.routes(ears, voice, options),
+                        *openai.routes(brain, options),
+                    ],
+                ),
                 Mount("/cartesia", routes=cartesia.routes(voice, options)),
             ]
         )

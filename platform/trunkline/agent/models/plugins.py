@@ -1,5 +1,7 @@
 """From a profile's choice to LiveKit's plugin of that provider; nothing is connected yet."""
 
+from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,6 +35,7 @@ _CARTESIA = "https://api.cartesia.ai"
 
 _TIMEOUT = httpx.Timeout(connect=3.0, read=5.0, write=5.0, pool=5.0)
 """Where a plugin names no timeout of its own. Seconds."""
+_KEEP_ALIVE_S = 120
 
 
 def recogniser(choice: SttChoice, language: str, options: AgentOptions) -> stt.STT[Any]:
@@ -136,6 +139,17 @@ def speaker(choice: TtsChoice, language: str, options: AgentOptions) -> tts.TTS[
             )
 
 
+def label(choice: SttChoice | LlmChoice | TtsChoice) -> str:
+    """How people are told of *choice*: its provider and model."""
+    match choice:
+        case AzureChat():
+            return f"azure {choice.deployment}"
+        case DeepgramAura():
+            return f"deepgram {choice.voice}"
+        case _:
+            return f"{choice.provider} {choice.model}"
+
+
 def address(choice: SttChoice | LlmChoice | TtsChoice, options: AgentOptions) -> str:
     """Where the provider of *choice* is reached, as its plugin wants it."""
     match choice:
@@ -192,9 +206,41 @@ def _http() -> httpx.AsyncClient:
     return httpx.AsyncClient(
         timeout=_TIMEOUT,
         follow_redirects=False,
-        limits=httpx.Limits(max_connections=50, keepalive_expiry=120),
+        transport=_Noticing(
+            limits=httpx.Limits(max_connections=50, keepalive_expiry=_KEEP_ALIVE_S)
+        ),
         event_hooks={"request": [_nothing_of_ours]},
     )
+
+
+on_bytes: ContextVar[Callable[[], None] | None] = ContextVar("on_bytes", default=None)
+"""Called in whatever task asks a server over HTTP, for each piece of the answer's body: a model that sends a
+long tool call piece by piece is at work, though its plugin tells nothing until the last of them."""
+
+
+class _Noticing(httpx.AsyncHTTPTransport):
+    """Tells ``on_bytes`` of each piece of an answer."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send *request*; as its class says."""
+        answer = await super().handle_async_request(request)
+        tell = on_bytes.get()
+        if tell is not None and isinstance(answer.stream, httpx.AsyncByteStream):
+            answer.stream = _Told(answer.stream, tell)
+        return answer
+
+
+class _Told(httpx.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream, tell: Callable[[], None]) -> None:
+        self._stream, self._tell = stream, tell
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._stream:
+            self._tell()
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 async def _nothing_of_ours(request: httpx.Request) -> None:
