@@ -53,6 +53,11 @@ NEEDS: Mapping[str, Rung] = {
 }
 """Tool → how sure we must be who is calling. What reveals or changes records needs a match."""
 
+WRITES = frozenset(
+    {"move_deal", "create_contact", "log_activity", "request_callback", "take_message"}
+)
+"""Tools that change the CRM; a call of which one fails is shown as such."""
+
 
 async def run(context: Context, arguments: Mapping[str, Any], verb: Verb) -> str:
     """Run *verb* once as the tool of *context*, and return what the model is told.
@@ -83,6 +88,7 @@ async def _run(talk: Conversation, name: str, arguments: Mapping[str, Any], verb
             talk.lease,
             name=name,
             arguments=_redacted(arguments),
+            writes=name in WRITES,
             turn_id=asked.id if asked else None,
             offset_ms=asked.started_ms if asked else None,
             now=talk.clock(),

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, Integer, String, Text, text
+from sqlalchemy import ForeignKey, Index, Integer, String, Text, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from trunkline.kit.db import Base
@@ -28,7 +28,7 @@ class Call(Base):
     to_number: Mapped[str | None] = mapped_column(String(32))
     sip_call_id: Mapped[str | None] = mapped_column(String(200))
     sip_trunk_id: Mapped[str | None] = mapped_column(String(60))
-    contact_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    contact_id: Mapped[str | None] = mapped_column(String(40))
     profile_version_id: Mapped[str | None] = mapped_column(String(40))
     attestation: Mapped[str | None] = mapped_column(String(1))
     """How far the carrier vouches for the caller's number: A, B or C (STIR/SHAKEN)."""
@@ -57,6 +57,19 @@ class Call(Base):
     """Last sign of life of the agent that holds the lease."""
     lease_epoch: Mapped[int] = mapped_column(Integer, default=0)
     """Counts the agents this call has had; a write with an older epoch is refused."""
+    duration_ms: Mapped[int | None] = mapped_column(Integer)
+    """From the answer to the end; None when nobody answered or the call goes on."""
+    transferred: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether a person has taken the caller over."""
+    crm_failed: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether a tool that writes to the CRM failed, and did not succeed after that."""
+    test: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether it was placed to try something, or is demo data; lists can leave such calls out."""
+    review: Mapped[str | None] = mapped_column(String(10))
+    """needed, done, or None: nobody has said anything."""
+    reviewed_by: Mapped[str | None] = mapped_column(String(100))
+    """The name, at that time, of whoever said so."""
+    reviewed_at: Mapped[datetime | None]
 
     __table_args__ = (
         Index("ix_calls_started_at_id", "started_at", "id"),
@@ -76,6 +89,16 @@ class Call(Base):
             sqlite_where=text("ended_at IS NULL"),
             postgresql_where=text("ended_at IS NULL"),
         ),
+        # Each filter of the list has its calls in the list's own order.
+        Index("ix_calls_direction_started_at", "direction", "started_at", "id"),
+        Index("ix_calls_end_reason_started_at", "end_reason", "started_at", "id"),
+        Index("ix_calls_profile_started_at", "profile_version_id", "started_at", "id"),
+        Index("ix_calls_contact_started_at", "contact_id", "started_at", "id"),
+        Index("ix_calls_test_started_at", "test", "started_at", "id"),
+        Index("ix_calls_review_started_at", "review", "started_at", "id"),
+        Index("ix_calls_transferred_started_at", "transferred", "started_at", "id"),
+        Index("ix_calls_crm_failed_started_at", "crm_failed", "started_at", "id"),
+        Index("ix_calls_duration_ms", "duration_ms"),
     )
 
 
@@ -132,6 +155,8 @@ class ToolRun(Base):
     seq: Mapped[int] = mapped_column(Integer)
     name: Mapped[str] = mapped_column(String(60))
     arguments: Mapped[dict[str, Any]]
+    writes: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether it changes the CRM."""
     state: Mapped[str] = mapped_column(String(10))
     result: Mapped[str | None] = mapped_column(Text)
     error: Mapped[str | None] = mapped_column(String(60))
@@ -172,3 +197,89 @@ class Recording(Base):
     peaks: Mapped[list[dict[str, Any]] | None]
     """Waveform, one ``{"left": 0…100, "right": 0…100}`` per bucket of ``duration_ms / len(peaks)``."""
     started_at: Mapped[datetime]
+
+
+class Tag(Base):
+    """A word that somebody put on a call."""
+
+    __tablename__ = "call_tags"
+
+    call_id: Mapped[str] = mapped_column(
+        ForeignKey("calls.id", ondelete="CASCADE"), primary_key=True
+    )
+    tag: Mapped[str] = mapped_column(String(40), primary_key=True)
+    by: Mapped[str] = mapped_column(String(100))
+    """Whose it is, by the name they had then."""
+    at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_call_tags_tag_call_id", "tag", "call_id"),)
+
+
+class Comment(Base):
+    """What somebody wrote beside a call."""
+
+    __tablename__ = "call_comments"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"), index=True)
+    by_id: Mapped[str] = mapped_column(String(40))
+    by: Mapped[str] = mapped_column(String(100))
+    """The writer's name at that time."""
+    text: Mapped[str] = mapped_column(Text)
+    """Redacted."""
+    offset_ms: Mapped[int | None] = mapped_column(Integer)
+    """The place in the recording that it is about; None for the whole call."""
+    at: Mapped[datetime]
+
+
+class View(Base):
+    """A way to look at the list of calls that somebody has given a name."""
+
+    __tablename__ = "call_views"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner_id: Mapped[str] = mapped_column(String(40), index=True)
+    owner: Mapped[str] = mapped_column(String(100))
+    name: Mapped[str] = mapped_column(String(60))
+    query: Mapped[str] = mapped_column(String(2000))
+    """The filters as they stand behind the ``?`` of the list's address."""
+    shared: Mapped[bool]
+    """Whether everybody sees it, or its owner alone."""
+    created_at: Mapped[datetime]
+
+
+class Export(Base):
+    """A file of calls that somebody has asked for. ``queued`` → ``running`` → ``done`` or ``failed``."""
+
+    __tablename__ = "call_exports"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner_id: Mapped[str] = mapped_column(String(40))
+    """Who may fetch it: a person or a key of the API."""
+    owner: Mapped[str] = mapped_column(String(100))
+    query: Mapped[str] = mapped_column(String(2000))
+    """The filters as they stand behind the ``?`` of the list's address."""
+    timezone: Mapped[str] = mapped_column(String(64))
+    """In which the days of the filters are meant."""
+    bom: Mapped[bool]
+    """Whether the file begins with a byte order mark, without which some spreadsheets misread it."""
+    state: Mapped[str] = mapped_column(String(10))
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    """How often somebody began to write it."""
+    leased_until: Mapped[datetime | None]
+    """While running: when whoever writes it is given up."""
+    rows: Mapped[int | None] = mapped_column(Integer)
+    blob_key: Mapped[str | None] = mapped_column(String(200))
+    error: Mapped[str | None] = mapped_column(String(300))
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_call_exports_owner_id_created_at", "owner_id", "created_at"),
+        Index(
+            "ix_call_exports_open",
+            "created_at",
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+    )

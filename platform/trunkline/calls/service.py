@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from trunkline import events
 from trunkline.calls.lifecycle import EndReason, Signal, State, after
@@ -27,6 +27,8 @@ from trunkline.outbox.record import record
 
 DIRECTIONS = ("inbound", "outbound")
 CHANNELS = ("sip", "web", "loopback", "test")
+TRIED_ON = ("loopback", "test")
+"""Channels without a telephone network: what comes over them is a test."""
 ROLES = ("user", "agent")
 
 Row = TypeVar("Row", Turn, ToolRun, Recording)
@@ -87,6 +89,7 @@ async def start(
         state=State.RINGING.value,
         started_at=now,
         lease_epoch=0,
+        test=channel in TRIED_ON,
         **facts,
     )
     # Waits for another transaction that is inserting the same room, until it commits or gives up.
@@ -368,7 +371,9 @@ async def end(
         return call
     call.state = after(State(call.state), Signal.END).value
     call.end_reason = reason.value
+    call.transferred = call.transferred or reason is EndReason.TRANSFERRED
     call.ended_at = ended = max(ended_at or now, call.answered_at or call.started_at)
+    call.duration_ms = _ms(ended - call.answered_at) if call.answered_at else None
     open_legs = select(Leg).where(Leg.call_id == call.id, Leg.ended_at.is_(None))
     for leg in await session.scalars(open_legs):
         leg.ended_at, leg.outcome = ended, leg.outcome or reason.value
@@ -390,7 +395,7 @@ async def end(
             call.started_at,
             call.answered_at,
             ended,
-            _ms(ended - call.answered_at) if call.answered_at else 0,
+            call.duration_ms or 0,
         ),
         now=now,
     )
@@ -481,11 +486,12 @@ async def start_tool(
     *,
     name: str,
     arguments: Mapping[str, Any],
+    writes: bool = False,
     turn_id: str | None,
     offset_ms: int | None,
     now: datetime,
 ) -> ToolRun:
-    """First transaction of a tool: it is about to run.
+    """First transaction of a tool: it is about to run. *writes*: it changes the CRM.
 
     Returns the earlier run instead, its state ``ok``, when the same tool with the same arguments
     has succeeded in this call. Raises Invalid when *arguments* are no JSON.
@@ -502,6 +508,7 @@ async def start_tool(
         seq=await _next_seq(session, ToolRun.seq, ToolRun.call_id, lease.call_id),
         name=name,
         arguments=dict(arguments),
+        writes=writes,
         state="started",
         started_at=now,
         offset_ms=offset_ms,
@@ -539,7 +546,7 @@ async def finish_tool(
     Raises Conflict when an equal run has succeeded before or this one has failed, so that
     the change is undone with the transaction. Repeating the call for a run that is ``ok`` returns it.
     """
-    await fence(session, lease)
+    call = await fence(session, lease)
     run = await _of_call(session, ToolRun, run_id, lease.call_id)
     if run.state == "ok":
         return run
@@ -548,6 +555,9 @@ async def finish_tool(
         raise Conflict(f"{run.name} was done before in this call; use the first result")
     run.state, run.result, run.ms = "ok", result, _ms(now - run.started_at)
     await session.flush()
+    if call.crm_failed:
+        call.crm_failed = await _crm_fails(session, call.id)
+        await session.flush()
     return run
 
 
@@ -674,8 +684,9 @@ async def finish_transfer(
         leg.ended_at = leg.ended_at or now
         if call.state == State.TRANSFERRING:
             call.state = after(State(call.state), Signal.RESUME).value
-    elif leg.answered_at is None:
-        leg.answered_at = now
+    else:
+        call.transferred = True
+        leg.answered_at = leg.answered_at or now
     leg.outcome = outcome
     await record(
         session,
@@ -831,7 +842,30 @@ def _must_run(run: ToolRun) -> None:
 async def _fail(session: AsyncSession, run: ToolRun, *, error: str, now: datetime) -> None:
     run.state, run.error, run.ms = "error", error, _ms(now - run.started_at)
     await session.flush()
+    if run.writes and (call := await session.get(Call, run.call_id)):
+        call.crm_failed = await _crm_fails(session, run.call_id)
+        await session.flush()
     await record(session, events.ToolFailed(run.call_id, run.id, run.name, error), now=now)
+
+
+async def _crm_fails(session: AsyncSession, call_id: str) -> bool:
+    """Whether a tool that writes failed and did not succeed after that, be it with other arguments."""
+    done = aliased(ToolRun)
+    failed = select(ToolRun.id).where(
+        ToolRun.call_id == call_id,
+        ToolRun.writes,
+        ToolRun.state == "error",
+        ToolRun.error != "repeated",
+        ~select(done.id)
+        .where(
+            done.call_id == call_id,
+            done.name == ToolRun.name,
+            done.state == "ok",
+            done.seq > ToolRun.seq,
+        )
+        .exists(),
+    )
+    return await session.scalar(failed.limit(1)) is not None
 
 
 async def _tell_turn(session: AsyncSession, turn: Turn, *, now: datetime) -> None:

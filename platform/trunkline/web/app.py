@@ -14,7 +14,7 @@ from trunkline.kit.db import Database
 from trunkline.kit.probes import Check, database, problems
 from trunkline.web import errors
 from trunkline.web.bell import Bell
-from trunkline.web.dashboard import pages, people_pages
+from trunkline.web.dashboard import marks_pages, pages, people_pages
 from trunkline.web.deps import Parts, Web
 from trunkline.web.envelope import Envelope
 from trunkline.web.errors import Problem, documented
@@ -28,6 +28,7 @@ from trunkline.web.routes import (
     events,
     hooks,
     livekit,
+    marks,
     numbers,
     profiles,
     webhooks,
@@ -85,7 +86,7 @@ def create_app(
     app.state.livekit_seen = livekit.Seen()
     app.state.livekit_probes = livekit.Seen(100)
     rooms = (
-        *(calls, contacts, deals, activities, numbers, profiles),
+        *(calls, marks, contacts, deals, activities, numbers, profiles),
         *(events, webhooks, hooks, livekit),
     )
     for room in rooms:
@@ -94,6 +95,7 @@ def create_app(
     app.include_router(pages.help_router)
     if options.dashboard:
         app.include_router(pages.router)
+        app.include_router(marks_pages.router)
         app.include_router(people_pages.router)
         app.add_middleware(Door)
     errors.install(app)

@@ -101,6 +101,13 @@ LATENCY = {
 
 AUDIT: dict[str, str] = {
     "recording.heard": "Listened to a recording",
+    "call.review": "Marked a call as reviewed or to be reviewed",
+    "call.tagged": "Tagged a call",
+    "call.untagged": "Took a tag off a call",
+    "call.commented": "Commented a call",
+    "call.uncommented": "Took back a comment",
+    "calls.exported": "Exported calls",
+    "export.fetched": "Fetched exported calls",
     "login.opened": "Logged in",
     "login.ended": "Logged out",
     "login.failed": "Failed to log in",
