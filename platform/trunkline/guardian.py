@@ -228,6 +228,7 @@ class Guardian:
                     blob_key=joined.blob_key,
                     duration_ms=joined.duration_ms,
                     peaks=joined.peaks,
+                    replies=joined.replies,
                     state="incomplete",
                     now=self._clock(),
                 )

@@ -232,7 +232,7 @@ async def test_a_live_call_grows_before_the_eyes(
     await finish(sqlite_db, blobs, call_id, now)
     await page.clock.run_for(3_500)
     await expect(page.get_by_text("The caller hung up.")).to_be_visible()
-    await expect(page.locator("audio")).to_be_visible()
+    await expect(page.get_by_role("button", name="Play")).to_be_visible()
     await expect(page.locator("main[data-renew]")).to_have_count(0)
     asked = len(seen.responses)
     await page.clock.run_for(20_000)

@@ -273,3 +273,24 @@ def test_silence_after_barge_in(
 ) -> None:
     """For each caller's onset into the agent's sound, how long the agent went on."""
     assert audio.silence_after_barge_in(left, right) == expected
+
+
+@given(st.lists(st.integers(0, 4000), max_size=20))
+def test_sounds_are_the_same_however_the_recording_comes(cuts: list[int]) -> None:
+    """A recording read in pieces of any size has the same sounds on each side as in one."""
+    caller = np.concatenate([tone(200), silence(400), tone(105)])
+    agent = np.concatenate([silence(200), tone(100), silence(405)])
+    whole = np.stack([caller, agent], axis=1)
+    meter = audio.SoundMeter(RATE_HZ, 2)
+    at = 0
+    for cut in cuts:
+        meter.add(whole[at : at + cut])
+        at += cut
+    meter.add(whole[at:])
+    assert meter.sounds() == [audio.sounds(caller, RATE_HZ), audio.sounds(agent, RATE_HZ)]
+
+
+def test_a_reply_has_its_place_and_its_wait() -> None:
+    """A reply is where the agent begins, and how long after the caller's last sound that is."""
+    caller, agent = [Interval(0, 1000), Interval(4000, 5000)], [Interval(1800, 3000)]
+    assert audio.replies(caller, agent) == [audio.Reply(at_ms=1800, after_ms=800)]

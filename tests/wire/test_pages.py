@@ -18,6 +18,7 @@ from trunkline.calls.models import Call
 from trunkline.calls.service import Lease
 from trunkline.crm import service as crm
 from trunkline.kit import phone
+from trunkline.kit.audio import Reply
 from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
 from trunkline.kit.crypt import new_key
 from trunkline.kit.db import Database
@@ -417,7 +418,8 @@ async def test_the_page_tells_the_call_from_beginning_to_end(
         await blobs.put("recordings/1.wav", b"RIFF")
         await calls.close_recording(
             session, call.id, blob_key="recordings/1.wav", duration_ms=95_000,
-            peaks=[{"left": 10, "right": 0}, {"left": 0, "right": 80}], now=now,
+            peaks=[{"left": 10, "right": 0}, {"left": 0, "right": 80}],
+            replies=[Reply(250, 940)], now=now,
         )  # fmt: skip
         await webhooks.fan_out(session, await publish(session), now=now)
     html = await shown(pages, f"/calls/{call.id}?t=83")
@@ -427,7 +429,9 @@ async def test_the_page_tells_the_call_from_beginning_to_end(
         "Completed The agent said goodbye and hung up.",
         "Front desk Version 1",
         "Shall we go Interrupted",
-        "Replied in 868 ms Hearing 240 ms Thinking 390 ms Speaking 110 ms",
+        "Replies after 940 ms Median, as heard",
+        "Heard after 940 ms Speech to text 240 ms Language model 390 ms Text to speech 110 ms "
+        "As the agent measured it 868 ms",
         "move_deal Done 38 ms stage won Result: Won.",
         "Deal · Stage Office Fiber from proposal → to won",
         "request_callback Failed 10.0 s Error: timeout",
@@ -446,7 +450,7 @@ async def test_the_page_tells_the_call_from_beginning_to_end(
     audio = next(attrs for tag, attrs in html.tags if tag == "audio")
     assert audio["src"] == f"/calls/{call.id}/recording.wav#t=83.0"
     assert (await pages.get(f"/calls/{call.id}/recording.wav")).content == b"RIFF"
-    assert [tag for tag, attrs in html.tags if "data-wave" in attrs] == ["svg"]
+    assert [tag for tag, attrs in html.tags if "data-wave" in attrs] == ["div"]
 
 
 @pytest.mark.parametrize("t", ["-1", "nan", "inf", "1e999", "<script>", ""])

@@ -76,6 +76,7 @@ class Recorder:
                 blob_key=joined.blob_key,
                 duration_ms=joined.duration_ms,
                 peaks=joined.peaks,
+                replies=joined.replies,
                 now=self._clock(),
             )
         await recordings.discard(self._blobs, row.segments)

@@ -196,6 +196,9 @@ class Recording(Base):
     duration_ms: Mapped[int | None] = mapped_column(Integer)
     peaks: Mapped[list[dict[str, Any]] | None]
     """Waveform, one ``{"left": 0…100, "right": 0…100}`` per bucket of ``duration_ms / len(peaks)``."""
+    replies: Mapped[list[dict[str, Any]] | None]
+    """How long the caller waited for each reply, measured from the sound: ``{"at_ms", "after_ms"}``,
+    where the agent began and how long after the caller's last sound. None when it was not measured."""
     started_at: Mapped[datetime]
 
 

@@ -5,13 +5,21 @@ The order that survives a crash at any point: ``join`` → ``service.close_recor
 """
 
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from trunkline.calls.models import Recording
-from trunkline.kit.audio import SAMPLE_BYTES, WAV_HEADER_BYTES, PeakMeter, wav_header
+from trunkline.kit.audio import (
+    SAMPLE_BYTES,
+    WAV_HEADER_BYTES,
+    PeakMeter,
+    Reply,
+    SoundMeter,
+    replies,
+    wav_header,
+)
 from trunkline.kit.blobs import BlobMissing, Blobs
 
 CHANNELS = 2
@@ -31,6 +39,8 @@ class Joined:
     blob_key: str
     duration_ms: int
     peaks: list[dict[str, Any]]
+    replies: list[Reply] = field(default_factory=list)
+    """How long the caller waited for each of the agent's replies, as it is heard."""
     missing: tuple[str, ...] = ()
     """Segments that were not there; the sound after them comes too early by their length."""
 
@@ -47,13 +57,16 @@ async def join(blobs: Blobs, recording: Recording) -> Joined:
     if missing and await blobs.exists(key):
         return await _measured(blobs, key, recording.sample_rate_hz)
     meter = PeakMeter(sum(sizes.values()) // _FRAME_BYTES, BUCKETS)
+    ear = SoundMeter(recording.sample_rate_hz, CHANNELS)
 
     async def wav() -> AsyncIterator[bytes]:
         frames = sum(sizes.values()) // _FRAME_BYTES
         yield wav_header(frames, recording.sample_rate_hz, CHANNELS)
         for segment, size in sizes.items():
             async for chunk in _chunks(blobs, segment, 0, size):
-                meter.add(_samples(chunk))
+                samples = _samples(chunk)
+                meter.add(samples)
+                ear.add(samples)
                 yield chunk
 
     try:
@@ -62,7 +75,8 @@ async def join(blobs: Blobs, recording: Recording) -> Joined:
         # Another joiner was faster and has begun to clear up behind itself.
         return await _measured(blobs, key, recording.sample_rate_hz)
     frames = sum(sizes.values()) // _FRAME_BYTES
-    return Joined(key, _ms(frames, recording.sample_rate_hz), meter.peaks(), tuple(missing))
+    ms = _ms(frames, recording.sample_rate_hz)
+    return Joined(key, ms, meter.peaks(), replies(*ear.sounds()), tuple(missing))
 
 
 async def discard(blobs: Blobs, segments: Iterable[str]) -> None:
@@ -89,10 +103,12 @@ async def _measured(blobs: Blobs, key: str, sample_rate_hz: int) -> Joined:
     """What ``join`` would have said of the WAV it wrote earlier. Raises BlobMissing."""
     end = await blobs.size(key)
     frames = (end - WAV_HEADER_BYTES) // _FRAME_BYTES
-    meter = PeakMeter(frames, BUCKETS)
+    meter, ear = PeakMeter(frames, BUCKETS), SoundMeter(sample_rate_hz, CHANNELS)
     async for chunk in _chunks(blobs, key, WAV_HEADER_BYTES, end):
-        meter.add(_samples(chunk))
-    return Joined(key, _ms(frames, sample_rate_hz), meter.peaks())
+        samples = _samples(chunk)
+        meter.add(samples)
+        ear.add(samples)
+    return Joined(key, _ms(frames, sample_rate_hz), meter.peaks(), replies(*ear.sounds()))
 
 
 async def _chunks(blobs: Blobs, key: str, start: int, end: int) -> AsyncIterator[bytes]:

@@ -20,6 +20,7 @@ from trunkline import events
 from trunkline.calls.lifecycle import EndReason, Signal, State, after
 from trunkline.calls.models import Call, Leg, Recording, ToolRun, Turn
 from trunkline.errors import Conflict, Invalid, NotFound, StaleLease
+from trunkline.kit.audio import Reply
 from trunkline.kit.db import insert_for
 from trunkline.kit.ids import new_id
 from trunkline.outbox.models import EventRow
@@ -757,6 +758,7 @@ async def close_recording(
     blob_key: str,
     duration_ms: int,
     peaks: Sequence[Mapping[str, Any]],
+    replies: Sequence[Reply] | None = None,
     state: Literal["ready", "incomplete"] = "ready",
     now: datetime,
 ) -> Recording:
@@ -773,6 +775,7 @@ async def close_recording(
         recording.blob_key = blob_key
         recording.duration_ms = duration_ms
         recording.peaks = [dict(peak) for peak in peaks]
+        recording.replies = None if replies is None else [reply._asdict() for reply in replies]
         recording.segments = []
         await record(
             session,

@@ -4,23 +4,29 @@ However long the call was, it takes the same number of queries.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import median
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline.calls import queries as calls
-from trunkline.calls.models import Recording, ToolRun, Turn
+from trunkline.calls.models import Call, Recording, ToolRun, Turn
 from trunkline.calls.transcript import merge
 from trunkline.crm import queries as crm
 from trunkline.crm.models import Activity, Change, Contact, Deal
+from trunkline.crm.service import CREATED
 from trunkline.desk.call_list import CallRow, rows
+from trunkline.outbox.models import EventRow
 from trunkline.profiles.models import Profile, ProfileVersion
 from trunkline.webhooks import queries as webhooks
 from trunkline.webhooks.queries import DeliveryLog
+
+_NEAR_MS = 2000
+"""A turn begins where its first word was written down, a little off from where its sound begins."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class TurnLine:
     interrupted: bool
     latency: dict[str, Any] | None
     """Parts of the reply time in milliseconds."""
+    felt_ms: int | None = None
+    """Of a reply: from the caller's last sound to the agent's first, measured from the recording."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,13 @@ class ChangeLine:
     """What was said in that turn."""
     created_at: datetime
     undone_at: datetime | None
+
+    @property
+    def may_be_undone(self) -> bool:
+        """Whether there is something to take back; contacts that came into being stay, calls name them."""
+        created_contact = self.entity == "contact" and self.field == CREATED
+        deleted = self.field == CREATED and self.after is None
+        return self.undone_at is None and not created_contact and not deleted
 
 
 @dataclass(frozen=True)
@@ -151,10 +166,24 @@ class AnsweredBy:
 
 
 @dataclass(frozen=True)
+class Arrival:
+    """How the call came to us, as far as it is known."""
+
+    attestation: str | None
+    """How far the carrier vouches for the caller's number: A, B or C."""
+    door: str | None
+    """How it was let in or turned away, a ``desk.door.Kind``."""
+    door_reason: str | None
+    room: str
+    sip_call_id: str | None
+
+
+@dataclass(frozen=True)
 class CallPage:
     """Everything about one call."""
 
     call: CallRow
+    arrival: Arrival
     answered_by: AnsweredBy | None
     turns: tuple[TurnLine, ...]
     tool_runs: tuple[ToolLine, ...]
@@ -164,6 +193,12 @@ class CallPage:
     recording: Sound | None
     timeline: tuple[Moment, ...]
     """Turns and tool runs in the order in which they began."""
+
+    @property
+    def felt_ms(self) -> int | None:
+        """The median of what the caller waited for a reply; None when it was not measured."""
+        felt = [turn.felt_ms for turn in self.turns if turn.felt_ms is not None]
+        return round(median(felt)) if felt else None
 
 
 async def page(session: AsyncSession, call_id: str) -> CallPage:
@@ -178,42 +213,84 @@ async def page(session: AsyncSession, call_id: str) -> CallPage:
     said = {turn.id: turn.text for turn in turn_rows}
     changes = tuple(_change(change, titles, said) for change in change_rows)
     recording = await calls.recording(session, call_id)
+    felt = _felt(turn_rows, recording.replies or () if recording else ())
     deliveries = await webhooks.deliveries_of_subject(session, call_id)
     return CallPage(
         call=row,
+        arrival=Arrival(call.attestation, call.door, call.door_reason, call.room, call.sip_call_id),
         answered_by=await _answered_by(session, call.profile_version_id),
-        turns=tuple(_turn(turn) for turn in turn_rows),
+        turns=tuple(_turn(turn, felt) for turn in turn_rows),
         tool_runs=tuple(_tool(run) for run in run_rows),
         changes=changes,
         activities=tuple(_activity(activity, titles) for activity in activity_rows),
         deliveries=tuple(_delivery(log) for log in deliveries),
         recording=_sound(recording) if recording else None,
-        timeline=_timeline(turn_rows, run_rows, changes),
+        timeline=_timeline(turn_rows, run_rows, changes, felt),
     )
 
 
 async def transcript(session: AsyncSession, call_id: str) -> tuple[TurnLine, ...]:
     """What was said in the call. Raises NotFound."""
     await calls.call(session, call_id)
-    return tuple(_turn(turn) for turn in await calls.turns(session, call_id))
+    turns = await calls.turns(session, call_id)
+    recording = await calls.recording(session, call_id)
+    felt = _felt(turns, recording.replies or () if recording else ())
+    return tuple(_turn(turn, felt) for turn in turns)
+
+
+async def events(session: AsyncSession, call_id: str) -> Sequence[EventRow]:
+    """What was told about the call, in order. Raises NotFound."""
+    await calls.call(session, call_id)
+    found = await session.scalars(
+        select(EventRow).where(EventRow.subject == call_id).order_by(EventRow.seq)
+    )
+    return found.all()
+
+
+async def neighbours(session: AsyncSession, call: CallRow) -> tuple[str | None, str | None]:
+    """The calls beside this one in the list, newer and older; None where the list ends."""
+    place = tuple_(Call.started_at, Call.id)
+    here = tuple_(literal(call.started_at, Call.started_at.type), literal(call.id))
+    newer = select(Call.id).where(place > here).order_by(Call.started_at, Call.id).limit(1)
+    older = (
+        select(Call.id)
+        .where(place < here)
+        .order_by(Call.started_at.desc(), Call.id.desc())
+        .limit(1)
+    )
+    return await session.scalar(newer), await session.scalar(older)
+
+
+def _felt(turns: Sequence[Turn], replies: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Turn → how long the caller waited for it. A reply belongs to the agent's turn that begins nearest."""
+    spoken = [turn for turn in turns if turn.role == "agent"]
+    felt: dict[str, int] = {}
+    for reply in replies:
+        near = min(spoken, key=lambda turn: abs(turn.started_ms - reply["at_ms"]), default=None)
+        if near is not None and abs(near.started_ms - reply["at_ms"]) <= _NEAR_MS:
+            felt.setdefault(near.id, reply["after_ms"])
+    return felt
 
 
 def _timeline(
-    turns: Sequence[Turn], runs: Sequence[ToolRun], changes: Sequence[ChangeLine]
+    turns: Sequence[Turn],
+    runs: Sequence[ToolRun],
+    changes: Sequence[ChangeLine],
+    felt: Mapping[str, int],
 ) -> tuple[Moment, ...]:
     by_run: dict[str, list[ChangeLine]] = defaultdict(list)
     for change in changes:
         if change.tool_run_id:
             by_run[change.tool_run_id].append(change)
     return tuple(
-        Moment(entry.started_ms, turn=_turn(entry))
+        Moment(entry.started_ms, turn=_turn(entry, felt))
         if isinstance(entry, Turn)
         else Moment(entry.offset_ms, tool=_tool(entry), changes=tuple(by_run[entry.id]))
         for entry in merge(turns, runs)
     )
 
 
-def _turn(turn: Turn) -> TurnLine:
+def _turn(turn: Turn, felt: Mapping[str, int]) -> TurnLine:
     return TurnLine(
         id=turn.id,
         seq=turn.seq,
@@ -224,6 +301,7 @@ def _turn(turn: Turn) -> TurnLine:
         ended_ms=turn.ended_ms,
         interrupted=turn.interrupted,
         latency=turn.latency,
+        felt_ms=felt.get(turn.id),
     )
 
 

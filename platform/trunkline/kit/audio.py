@@ -163,6 +163,59 @@ class Interval(NamedTuple):
     end_ms: int
 
 
+class SoundMeter:
+    """When there is sound on each channel of a recording, from pieces given in order.
+
+    A frame of FRAME_MS has sound when its RMS level is at least *floor_dbfs* (0 dBFS: a full-scale
+    square wave). Gaps shorter than *gap_ms* are bridged, then sounds shorter than *shortest_ms*
+    dropped. Edges are exact to one frame; this is energy, so noise and keys count as well as speech.
+    """
+
+    def __init__(
+        self,
+        sample_rate_hz: int,
+        channels: int,
+        *,
+        gap_ms: int = GAP_MS,
+        floor_dbfs: float = FLOOR_DBFS,
+        shortest_ms: int = SHORTEST_MS,
+    ) -> None:
+        self._length = sample_rate_hz * FRAME_MS // 1000
+        self._least = (32768 * 10 ** (floor_dbfs / 20)) ** 2
+        self._gap_ms, self._shortest_ms = gap_ms, shortest_ms
+        self._rest: Samples = np.zeros((0, channels), dtype=np.int16)
+        self._loud: list[NDArray[np.bool_]] = []
+
+    def add(self, samples: Samples) -> None:
+        """The next piece, ``[frames, channels]``."""
+        joined = np.concatenate([self._rest, samples])
+        whole = len(joined) - len(joined) % self._length
+        self._loud.append(self._heard(joined[:whole]))
+        self._rest = joined[whole:]
+
+    def sounds(self) -> list[list["Interval"]]:
+        """The sounds of each channel so far; a frame that is not full yet counts as if silence followed."""
+        last = np.zeros((self._length if len(self._rest) else 0, self._rest.shape[1]), np.int16)
+        last[: len(self._rest)] = self._rest
+        loud = np.concatenate([*self._loud, self._heard(last)])
+        return [self._intervals(loud[:, channel]) for channel in range(loud.shape[1])]
+
+    def _heard(self, samples: Samples) -> NDArray[np.bool_]:
+        power = samples.reshape(-1, self._length, samples.shape[1]).astype(np.float64) ** 2
+        heard: NDArray[np.bool_] = power.mean(axis=1) >= self._least
+        return heard
+
+    def _intervals(self, loud: NDArray[np.bool_]) -> list["Interval"]:
+        edges = np.flatnonzero(np.diff(loud.astype(np.int8), prepend=0, append=0))
+        found: list[Interval] = []
+        for start, end in edges.reshape(-1, 2) * FRAME_MS:
+            if found and start - found[-1].end_ms < self._gap_ms:
+                found[-1] = Interval(found[-1].start_ms, int(end))
+            else:
+                found.append(Interval(int(start), int(end)))
+        return [sound for sound in found if sound.end_ms - sound.start_ms >= self._shortest_ms]
+
+
 def sounds(
     samples: Samples,
     sample_rate_hz: int,
@@ -171,42 +224,43 @@ def sounds(
     floor_dbfs: float = FLOOR_DBFS,
     shortest_ms: int = SHORTEST_MS,
 ) -> list[Interval]:
-    """When there is sound on one channel.
-
-    A frame of FRAME_MS has sound when its RMS level is at least *floor_dbfs* (0 dBFS: a full-scale
-    square wave). Gaps shorter than *gap_ms* are bridged, then sounds shorter than *shortest_ms*
-    dropped. Edges are exact to one frame; this is energy, so noise and keys count as well as speech.
-    """
-    length = sample_rate_hz * FRAME_MS // 1000
-    padded = np.zeros(-(-len(samples) // length) * length, dtype=np.float64)
-    padded[: len(samples)] = samples
-    power = np.mean(padded.reshape(-1, length) ** 2, axis=1)
-    loud = power >= (32768 * 10 ** (floor_dbfs / 20)) ** 2
-    edges = np.flatnonzero(np.diff(loud.astype(np.int8), prepend=0, append=0))
-    found: list[Interval] = []
-    for start, end in edges.reshape(-1, 2) * FRAME_MS:
-        if found and start - found[-1].end_ms < gap_ms:
-            found[-1] = Interval(found[-1].start_ms, int(end))
-        else:
-            found.append(Interval(int(start), int(end)))
-    return [sound for sound in found if sound.end_ms - sound.start_ms >= shortest_ms]
+    """When there is sound on one channel, measured as a ``SoundMeter`` does."""
+    meter = SoundMeter(
+        sample_rate_hz, 1, gap_ms=gap_ms, floor_dbfs=floor_dbfs, shortest_ms=shortest_ms
+    )
+    meter.add(samples.reshape(-1, 1))
+    return meter.sounds()[0]
 
 
-def reply_latencies(left: Sequence[Interval], right: Sequence[Interval]) -> list[int]:
-    """Milliseconds from the caller's last sound to the agent's first, once per change of side.
+class Reply(NamedTuple):
+    """The agent's first sound after the caller's last."""
+
+    at_ms: int
+    """Where the agent begins, from the beginning of the recording."""
+    after_ms: int
+    """How long the caller has waited for it: what they felt, rather than what was measured inside."""
+
+
+def replies(left: Sequence[Interval], right: Sequence[Interval]) -> list[Reply]:
+    """From the caller's last sound to the agent's first, once per change of side.
 
     *left* is the caller, *right* the agent, both as ``sounds`` gives them. An agent's sound is a
     reply when the sound that ended last before it was the caller's. A second phrase of the
     same reply is none, and neither is an agent that begins while the caller still speaks.
     """
-    latencies = []
+    found = []
     agent_ended = -1
     for sound in right:
         ended = max((said.end_ms for said in left if said.start_ms < sound.start_ms), default=-1)
         if agent_ended < ended <= sound.start_ms:
-            latencies.append(sound.start_ms - ended)
+            found.append(Reply(sound.start_ms, sound.start_ms - ended))
         agent_ended = sound.end_ms
-    return latencies
+    return found
+
+
+def reply_latencies(left: Sequence[Interval], right: Sequence[Interval]) -> list[int]:
+    """The milliseconds of ``replies`` alone."""
+    return [reply.after_ms for reply in replies(left, right)]
 
 
 def silence_after_barge_in(left: Sequence[Interval], right: Sequence[Interval]) -> list[int]:

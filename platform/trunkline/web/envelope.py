@@ -24,12 +24,20 @@ _API = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-_PAGE = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
+
+
+def page_policy(style_nonce: str | None = None) -> str:
+    """What a page may load: this server's own files; and a style element that has *style_nonce*."""
+    styles = "'self'" + (f" 'nonce-{style_nonce}'" if style_nonce else "")
+    return (
+        f"default-src 'none'; style-src {styles}; script-src 'self'; img-src 'self' data:; "
         "media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
         "frame-ancestors 'none'"
-    ),
+    )
+
+
+_PAGE = {
+    "Content-Security-Policy": page_policy(),
     "Cross-Origin-Opener-Policy": "same-origin",
     # May be kept for the way back, but is asked for anew.
     "Cache-Control": "private, no-cache",

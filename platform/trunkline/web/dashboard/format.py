@@ -45,7 +45,7 @@ def millis(ms: int | None) -> str:
 
 
 def moment(at: datetime, style: str = "short") -> Markup:
-    """A ``<time>`` in UTC; the page's script shows it in the viewer's zone. *style*: short or full."""
+    """A ``<time>`` in UTC; the script shows it in the viewer's zone. *style*: short, full, day or time."""
     utc = at.astimezone(UTC)
     exact = f"{utc.day} {utc:%b %Y, %H:%M:%S} UTC"
     text = exact if style == "full" else f"{utc.day} {utc:%b %H:%M} UTC"
@@ -82,6 +82,11 @@ def value(thing: Any) -> str:
     if isinstance(thing, dict) and set(thing) == {"minor", "currency"}:
         return str(Money(thing["minor"], thing["currency"]))
     return thing if isinstance(thing, str) else json.dumps(thing, ensure_ascii=False)
+
+
+def pretty(thing: Any) -> str:
+    """JSON for people to read."""
+    return json.dumps(thing, ensure_ascii=False, indent=2)
 
 
 def made(after: Any) -> list[tuple[str, str]]:
@@ -130,6 +135,29 @@ def share(ms: int, whole_ms: int | None) -> float:
     return round(1000 * min(1.0, max(0.0, ms / whole_ms)), 1) if whole_ms else 0.0
 
 
+def shares(latency: dict[str, Any] | None) -> list[tuple[str, int, float, float]]:
+    """The parts of a reply's time as (name, milliseconds, from, width), the latter two of 100.
+
+    Both ``stt`` and ``end_of_turn`` run from the end of speech, so the wait for the end of the turn
+    is what the latter has more.
+    """
+    given = latency or {}
+    stt, ended = given.get("stt"), given.get("end_of_turn")
+    parts = {
+        "stt": stt,
+        "endpointing": None if ended is None else max(0, ended - (stt or 0)),
+        "llm": given.get("llm_first_token"),
+        "tts": given.get("tts_first_byte"),
+    }
+    known = [(name, ms) for name, ms in parts.items() if ms is not None]
+    whole = max(sum(ms for _, ms in known), 1)
+    found, at = [], 0.0
+    for name, ms in known:
+        found.append((name, ms, round(at, 2), round(100 * ms / whole, 2)))
+        at += 100 * ms / whole
+    return found
+
+
 _BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"))
 _SYSTEMS = (
     ("Android", "Android"),
@@ -161,11 +189,13 @@ FILTERS = {
         number,
         value,
         made,
+        pretty,
         plain,
         speech,
         ticks,
         host,
         share,
+        shares,
         browser,
     )
 }

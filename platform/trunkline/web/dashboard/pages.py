@@ -1,9 +1,8 @@
-"""Pages for people: the list of calls, one call, and what an error code means.
+"""Pages for people: the list of calls, and what an error code means.
 
 They work without JavaScript; the script only adds comfort. The URL is the state.
 """
 
-import math
 from datetime import timedelta
 from typing import Annotated
 
@@ -11,13 +10,13 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from trunkline.access.logins import Person
-from trunkline.desk import call_list, call_page
+from trunkline.desk import call_list
 from trunkline.errors import NotFound
-from trunkline.web import media, paging
+from trunkline.web import paging
 from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts
 from trunkline.web.errors import EXPLAINED
-from trunkline.web.people import may, note_hearing
+from trunkline.web.people import may
 from trunkline.webhooks import queries as webhooks
 
 router = APIRouter(include_in_schema=False)
@@ -61,32 +60,6 @@ async def call_list_page(
     )
 
 
-@router.get("/calls/{call_id}")
-async def one_call_page(
-    call_id: str,
-    request: Request,
-    parts: Parts,
-    t: str = "",
-    updates: str = "on",
-    person: Person = may("calls:read"),
-) -> Response:
-    """One call; ``t`` is where its recording starts to play, in seconds."""
-    async with parts.db.look() as session:
-        page = await call_page.page(session, call_id)
-        off = await webhooks.switched_off(session)
-    return render.page(
-        "call.html",
-        person=person,
-        off=off,
-        page=page,
-        call=page.call,
-        start_at=_seconds(t),
-        live=page.call.live,
-        updates=updates != "off",
-        address=request.url.path,
-    )
-
-
 @router.get("/webhooks/off")
 async def webhooks_off_page(parts: Parts, person: Person = may("calls:read")) -> Response:
     """Endpoints that were switched off because nothing reached them, and what to do about each."""
@@ -94,25 +67,6 @@ async def webhooks_off_page(parts: Parts, person: Person = may("calls:read")) ->
         off = await webhooks.switched_off(session)
     since = f"{parts.now() - _LOOK_BACK:%Y-%m-%dT%H:%M:%SZ}"
     return render.page("webhooks_off.html", person=person, switched_off=off, since=since)
-
-
-def _seconds(text: str) -> float | None:
-    """A place in the recording; None for anything that is none."""
-    try:
-        found = float(text)
-    except ValueError:
-        return None
-    return found if math.isfinite(found) and found >= 0 else None
-
-
-@router.get("/calls/{call_id}/recording.wav")
-async def recording(
-    call_id: str, request: Request, parts: Parts, person: Person = may("recordings:read")
-) -> Response:
-    """What the page's player plays. Who began to listen stands in the audit."""
-    answer = await media.recording(request, parts, call_id)
-    await note_hearing(parts, request, answer, call_id, by=person)
-    return answer
 
 
 @help_router.get("/assets/{file}")

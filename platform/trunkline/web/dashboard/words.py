@@ -91,12 +91,38 @@ CHANNELS = {
 """The way a call came."""
 
 LATENCY = {
-    "stt": "Hearing",
-    "end_of_turn": "End of turn",
-    "llm_first_token": "Thinking",
-    "tts_first_byte": "Speaking",
+    "stt": "Speech to text",
+    "endpointing": "Endpointing",
+    "llm": "Language model",
+    "tts": "Text to speech",
 }
 """Parts of the reply time, in the order in which they pass."""
+
+ATTESTATION = {
+    "A": "The carrier vouches for the number (A)",
+    "B": "The carrier knows the caller, not the number (B)",
+    "C": "The carrier only passed the call on (C)",
+}
+"""STIR/SHAKEN attestation levels (RFC 8588 §4)."""
+
+DOOR = {
+    "open": "Open: the number's own profile",
+    "after_hours": "Closed: the profile for after hours",
+    "message": "A message only",
+    "blocked": "Blocked",
+    "capacity": "All lines busy",
+}
+"""How an inbound call was received, by ``desk.door.Kind``."""
+
+DONE = {
+    "undone": "The change was undone. Webhooks tell of it as change.undone.",
+    "resent": "The event is on its way again.",
+    "reviewed": "Marked as reviewed.",
+    "reopened": "Marked as not reviewed.",
+    "commented": "The comment was added.",
+    "tagged": "The tags were saved.",
+}
+"""What a form has done, said on the page that follows."""
 
 
 AUDIT: dict[str, str] = {
@@ -108,6 +134,8 @@ AUDIT: dict[str, str] = {
     "call.uncommented": "Took back a comment",
     "calls.exported": "Exported calls",
     "export.fetched": "Fetched exported calls",
+    "change.undone": "Undid a change in the CRM",
+    "delivery.resent": "Sent a webhook again",
     "login.opened": "Logged in",
     "login.ended": "Logged out",
     "login.failed": "Failed to log in",

@@ -151,6 +151,10 @@ class Turn(Shown):
         description="Parts of the reply time, in milliseconds.",
         examples=[{"stt": 240, "llm_first_token": 390, "tts_first_byte": 110, "reply": 870}],
     )
+    felt_ms: int | None = Field(
+        description="Of a reply: from the caller's last sound to the agent's first, as the recording has it.",
+        examples=[940],
+    )
 
 
 class ToolRun(Shown):

@@ -1,13 +1,30 @@
 // The page of one call: the recording, and the transcript that follows it.
 import { enhance } from "./lib/enhance";
+import { onKey } from "./lib/keys";
+import { Player } from "./lib/player";
+
+const STEP_S = 5;
+/** After somebody has scrolled, the transcript stays where they have put it. */
+const REST_MS = 6_000;
+
+let player: Player | undefined;
+let scrolledAt = -REST_MS;
+
+enhance(() => {
+  const section = document.querySelector<HTMLElement>("#player:has(audio):not([data-ready])");
+  if (!section) return;
+  section.dataset["ready"] = "";
+  player = new Player(section);
+  player.audio.addEventListener("timeupdate", follow);
+});
 
 function seek(seconds: number): boolean {
-  const audio = document.querySelector("audio");
-  if (!audio) return false;
-  audio.currentTime = seconds;
-  audio.play().catch(() => {}); // a browser may want a click first; the place is set all the same
+  if (!player) return false;
+  player.seek(seconds);
+  scrolledAt = -REST_MS;
   const url = new URL(location.href);
   url.searchParams.set("t", String(Number(seconds.toFixed(1))));
+  url.searchParams.delete("done");
   url.hash = "";
   history.replaceState(null, "", url);
   return true;
@@ -16,33 +33,28 @@ function seek(seconds: number): boolean {
 document.addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey || !(event.target instanceof Element)) return;
   const link = event.target.closest<HTMLElement>("[data-seek]");
-  if (link && seek(Number(link.dataset["seek"]))) {
-    event.preventDefault();
-    return;
-  }
-  const wave = event.target.closest("[data-wave]");
-  const audio = document.querySelector("audio");
-  if (wave && audio?.duration) {
-    const box = wave.getBoundingClientRect();
-    seek(((event.clientX - box.left) / box.width) * audio.duration);
-  }
+  if (link && seek(Number(link.dataset["seek"]))) event.preventDefault();
 });
 
-enhance(() => {
-  const audio = document.querySelector("audio");
-  if (!audio || audio.dataset["followed"] !== undefined) return;
-  audio.dataset["followed"] = "";
-  const head = document.querySelector("[data-head]");
-  const lines = [...document.querySelectorAll<HTMLElement>("[data-from]")];
-  audio.addEventListener("timeupdate", () => {
-    const now = audio.currentTime;
-    if (audio.duration) head?.setAttribute("x", String((1000 * now) / audio.duration));
-    for (const line of lines) {
-      const spoken = now > 0 && now >= Number(line.dataset["from"]) && now < Number(line.dataset["to"]);
-      if (spoken === line.classList.contains("spoken")) continue;
-      line.classList.toggle("spoken", spoken);
-      if (spoken) line.setAttribute("aria-current", "true");
-      else line.removeAttribute("aria-current");
-    }
-  });
-});
+for (const name of ["wheel", "touchmove"]) {
+  document.addEventListener(name, () => (scrolledAt = performance.now()), { passive: true });
+}
+
+/** Mark the line that is heard, and keep it in sight while the recording plays. */
+function follow(): void {
+  if (!player) return;
+  const now = player.audio.currentTime;
+  for (const line of document.querySelectorAll<HTMLElement>("[data-from]")) {
+    const spoken = now > 0 && now >= Number(line.dataset["from"]) && now < Number(line.dataset["to"]);
+    if (spoken === line.classList.contains("spoken")) continue;
+    line.classList.toggle("spoken", spoken);
+    if (spoken) line.setAttribute("aria-current", "true");
+    else line.removeAttribute("aria-current");
+    const resting = performance.now() - scrolledAt > REST_MS;
+    if (spoken && !player.audio.paused && resting) line.scrollIntoView({ block: "nearest" });
+  }
+}
+
+onKey(" ", () => player?.toggle());
+onKey("ArrowLeft", () => player && seek(player.audio.currentTime - STEP_S));
+onKey("ArrowRight", () => player && seek(player.audio.currentTime + STEP_S));
