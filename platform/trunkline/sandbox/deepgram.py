@@ -263,7 +263,7 @@ def _metadata(request_id: str, sha256: str, duration_s: float) -> dict[str, Any]
     }
 
 
-def _punctuated(texts: Sequence[str]) -> list[str]:
+def punctuated(texts: Sequence[str]) -> list[str]:
     """The words with capitals and a full stop or question mark, as far as that shows in them."""
     words = [_CAPITALS.get(text, text) for text in texts]
     if words:
@@ -275,7 +275,7 @@ def _punctuated(texts: Sequence[str]) -> list[str]:
 def _alternative(words: Sequence[Word], punctuate: bool) -> dict[str, Any]:
     """Deepgram's ``alternatives[0]``."""
     texts = [word.text for word in words]
-    shown = _punctuated(texts) if punctuate else texts
+    shown = punctuated(texts) if punctuate else texts
     items: list[dict[str, Any]] = [
         {"word": w.text, "start": w.start_s, "end": w.end_s, "confidence": w.confidence}
         for w in words

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Part = Literal["stt", "llm", "tts"]
-"""Which provider a fault hits: hearing, thinking or speaking."""
+Part = Literal["stt", "llm", "tts", "realtime"]
+"""Which provider a fault hits: hearing, thinking, speaking, or one that does all three."""
 
 FaultKind = Literal[
     "401",
@@ -50,7 +50,8 @@ class Fault:
 
     ``turn`` counts the caller's turns of one call from 1: for ``llm`` the number of user messages
     in the request, for ``stt`` the utterance on that connection, for ``tts`` the spoken
-    reply (context) on that connection. None means every time, from the connection on.
+    reply (context) on that connection, for ``realtime`` the number of user messages in the
+    conversation. None means every time, from the connection on.
     ``model`` spares all other models, so that a fallback can be well.
     """
 

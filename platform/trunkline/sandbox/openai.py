@@ -216,8 +216,8 @@ class _Answer:
         # A named tool_choice ends with "stop", as the API reference says.
         free = bool(reply.tool_calls) and not isinstance(body.get("tool_choice"), dict)
         self._finish_reason = "tool_calls" if free else "stop"
-        self._words = _tokens(reply.text)
-        self._calls = [(call, _tokens(call.arguments)) for call in reply.tool_calls]
+        self._words = tokens(reply.text)
+        self._calls = [(call, tokens(call.arguments)) for call in reply.tool_calls]
 
     def whole(self) -> tuple[timedelta, str]:
         """The completion in one piece, after the time all its tokens take."""
@@ -303,7 +303,7 @@ class _Answer:
             content = message.get("content")
             texts.append(content if isinstance(content, str) else json.dumps(content or ""))
             texts += [json.dumps(call) for call in message.get("tool_calls") or []]
-        prompt = sum(len(_tokens(t)) for t in texts) + 3 * len(self._body["messages"]) + 3
+        prompt = sum(len(tokens(t)) for t in texts) + 3 * len(self._body["messages"]) + 3
         answered = self._count()
         return {
             "prompt_tokens": prompt,
@@ -319,7 +319,8 @@ class _Answer:
         }
 
 
-def _tokens(text: str) -> list[str]:
+def tokens(text: str) -> list[str]:
+    """What *text* is counted in, see above."""
     return _TOKEN.findall(text)
 
 

@@ -31,3 +31,5 @@ class SandboxOptions:
     """The one key that all three providers accept; any other is answered with 401."""
     delays: Delays = field(default_factory=Delays)
     faults: tuple[Fault, ...] = ()
+    realtime_session: timedelta = timedelta(minutes=60)
+    """How long one Realtime session may last; OpenAI's own limit."""

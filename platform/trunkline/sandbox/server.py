@@ -20,7 +20,7 @@ from starlette.routing import Mount, Route
 from trunkline.errors import TrunklineError
 from trunkline.kit import asgi
 from trunkline.kit.processes import ChildDied, die_with_parent
-from trunkline.sandbox import aura, cartesia, deepgram, flux, openai, openai_audio
+from trunkline.sandbox import aura, cartesia, deepgram, flux, openai, openai_audio, realtime
 from trunkline.sandbox.brain import Brain
 from trunkline.sandbox.ears import Ears
 from trunkline.sandbox.faults import Fault
@@ -62,6 +62,7 @@ async def serve(options: SandboxOptions, on_ready: Callable[[int], None]) -> Non
                     "/openai",
                     routes=[
                         *openai_audio.routes(ears, voice, options),
+                        *realtime.routes(brain, ears, voice, options),
                         *openai.routes(brain, options),
                     ],
                 ),
@@ -104,6 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--key", default=default.api_key)
     parser.add_argument("--fault", action="append", default=[], metavar="part:kind@turn")
     parser.add_argument("--delay", action="append", default=[], metavar="name=milliseconds")
+    parser.add_argument(
+        "--realtime-session",
+        type=float,
+        default=default.realtime_session.total_seconds(),
+        metavar="SECONDS",
+        help="how long one Realtime session may last",
+    )
     given = parser.parse_args(arguments)
     try:
         options = SandboxOptions(
@@ -112,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             api_key=given.key,
             delays=_delays(given.delay),
             faults=tuple(Fault.parse(text) for text in given.fault),
+            realtime_session=timedelta(seconds=given.realtime_session),
         )
     except ValueError as error:
         parser.error(str(error))

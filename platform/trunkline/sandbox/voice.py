@@ -64,6 +64,16 @@ class Speaker(Protocol):
         ...
 
 
+class PacedSpeaker(Protocol):
+    """What a protocol needs that lets its clients set the pace."""
+
+    def synthesize(
+        self, text: str, language: str, sample_rate_hz: int, *, speed: float = 1.0
+    ) -> AsyncGenerator[Chunk, None]:
+        """See :meth:`Speaker.synthesize`; *speed* 1 is the voice's own, it can from 0.5 to 2.7."""
+        ...
+
+
 class Voice:
     """espeak-ng, running as a child process of this one; made by :meth:`start`."""
 
@@ -86,10 +96,16 @@ class Voice:
         await self._child.stop(_STOP_GRACE)
 
     async def synthesize(
-        self, text: str, language: str, sample_rate_hz: int
+        self, text: str, language: str, sample_rate_hz: int, *, speed: float = 1.0
     ) -> AsyncGenerator[Chunk, None]:
         """See :meth:`Speaker.synthesize`."""
-        request = {"text": text, "language": language, "sample_rate_hz": sample_rate_hz}
+        request: dict[str, object] = {
+            "text": text,
+            "language": language,
+            "sample_rate_hz": sample_rate_hz,
+        }
+        if speed != 1.0:
+            request["speed"] = speed
         writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT.total_seconds()):
@@ -130,6 +146,10 @@ _EVENT_END, _EVENT_WORD = 0, 1
 
 _VOICES = {"en": "en-us", "pt": "pt-br", "zh": "cmn", "no": "nb", "tl": "en-us"}
 """Where espeak-ng names a language otherwise than Cartesia, or has several and one is usual."""
+
+
+def _rate(speed: float) -> int:
+    return max(80, min(450, round(_WORDS_PER_MINUTE * speed)))  # espeak-ng's own bounds
 
 
 class _Event(ctypes.Structure):
@@ -207,6 +227,7 @@ def _espeak(
     text: str,
     language: str,
     sample_rate_hz: int,
+    speed: float,
     emit: Callable[[bytes, list[Word]], None],
     dropped: threading.Event,
 ) -> None:
@@ -232,7 +253,7 @@ def _espeak(
         known = re.fullmatch(r"[a-z]{2,3}(-[a-z0-9-]+)?", name)
         if not known or library.espeak_SetVoiceByName(name.encode()) != 0:
             raise UnknownLanguage(language)
-        library.espeak_SetParameter(_RATE, _WORDS_PER_MINUTE, 0)
+        library.espeak_SetParameter(_RATE, _rate(speed), 0)
         library.espeak_SetParameter(_PITCH, _PITCH_PERCENT, 0)
         resampler = av.AudioResampler(format="s16", layout="mono", rate=sample_rate_hz)
         samples = 0
@@ -288,7 +309,14 @@ async def _answer(
 
     def speak(request: dict[str, Any]) -> None:
         if not dropped.is_set():
-            _espeak(request["text"], request["language"], request["sample_rate_hz"], emit, dropped)
+            _espeak(
+                request["text"],
+                request["language"],
+                request["sample_rate_hz"],
+                request.get("speed", 1.0),
+                emit,
+                dropped,
+            )
 
     async def watch() -> None:
         try:
@@ -320,7 +348,7 @@ async def _main() -> None:
         loop.add_signal_handler(number, asked_to_end.set)
     # Said once before the first request, which then needn't wait for the libraries.
     await loop.run_in_executor(
-        thread, _espeak, "ready", "en", 8000, lambda pcm, words: None, threading.Event()
+        thread, _espeak, "ready", "en", 8000, 1.0, lambda pcm, words: None, threading.Event()
     )
     server = await asyncio.start_server(
         lambda reader, writer: _answer(reader, writer, thread),
