@@ -163,3 +163,25 @@ async def test_the_next_call_keeps_the_filters(
     assert f'href="/calls{kept}"' in text
     newest = (await pages.get(f"/calls/{third.id}")).text
     assert 'data-key="k"' not in newest
+
+
+async def test_what_people_say_of_a_call_stands_on_its_page(
+    pages: httpx.AsyncClient, db: Database, make: "Make", now: datetime
+) -> None:
+    """Forms of the page mark it as reviewed, tag and comment it; each leads back with the list's filters."""
+    call_id, _ = await a_call_that_moved_a_deal(db, make, now)
+    text = (await pages.get(f"/calls/{call_id}?tag=vip")).text
+    assert "Not reviewed" in text
+    back = f"/calls/{call_id}?tag=vip#marks"
+    assert f'name="back" value="{back}"' in text
+    for place, fields in (
+        ("review", {"review": "done"}),
+        ("tags", {"tag": "Follow up"}),
+        ("comments", {"text": "<b>Good</b> call"}),
+    ):
+        answer = await pages.post(f"/calls/{call_id}/{place}", data={**fields, "back": back})
+        assert (answer.status_code, answer.headers["location"]) == (303, back)
+    text = (await pages.get(f"/calls/{call_id}")).text
+    assert "Reviewed</span>" in text
+    assert "Remove the tag follow up" in text
+    assert "&lt;b&gt;Good&lt;/b&gt; call" in text

@@ -14,7 +14,9 @@ from sqlalchemy import literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline.calls import queries as calls
+from trunkline.calls import review
 from trunkline.calls.models import Call, Recording, ToolRun, Turn
+from trunkline.calls.review import Marks
 from trunkline.calls.transcript import merge
 from trunkline.crm import queries as crm
 from trunkline.crm.models import Activity, Change, Contact, Deal
@@ -184,6 +186,8 @@ class CallPage:
 
     call: CallRow
     arrival: Arrival
+    marks: Marks
+    """What people have said of it."""
     answered_by: AnsweredBy | None
     turns: tuple[TurnLine, ...]
     tool_runs: tuple[ToolLine, ...]
@@ -218,6 +222,7 @@ async def page(session: AsyncSession, call_id: str) -> CallPage:
     return CallPage(
         call=row,
         arrival=Arrival(call.attestation, call.door, call.door_reason, call.room, call.sip_call_id),
+        marks=await review.marks(session, call_id),
         answered_by=await _answered_by(session, call.profile_version_id),
         turns=tuple(_turn(turn, felt) for turn in turn_rows),
         tool_runs=tuple(_tool(run) for run in run_rows),
@@ -258,7 +263,8 @@ async def neighbours(session: AsyncSession, call: CallRow) -> tuple[str | None, 
         .order_by(Call.started_at.desc(), Call.id.desc())
         .limit(1)
     )
-    return await session.scalar(newer), await session.scalar(older)
+    found = (await session.execute(select(newer.scalar_subquery(), older.scalar_subquery()))).one()
+    return found[0], found[1]
 
 
 def _felt(turns: Sequence[Turn], replies: Iterable[Mapping[str, int]]) -> dict[str, int]:

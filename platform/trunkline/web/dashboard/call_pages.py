@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from trunkline.access import service as access
 from trunkline.access.logins import Person
+from trunkline.calls import review
 from trunkline.crm import service as crm
 from trunkline.desk import call_page
 from trunkline.errors import Conflict, NotFound, Refused
@@ -52,6 +53,7 @@ async def _show(
 ) -> Response:
     async with web.db.look() as session:
         page = await call_page.page(session, call_id)
+        tags = await review.known_tags(session) if person.may("calls:write") else ()
         newer, older = await call_page.neighbours(session, page.call)
         off = await webhooks.switched_off(session)
     nonce = secrets.token_urlsafe(16)
@@ -66,6 +68,7 @@ async def _show(
         off=off,
         page=page,
         call=page.call,
+        known_tags=[tag for tag in tags if tag not in page.marks.tags],
         newer=newer,
         older=older,
         live=page.call.live,

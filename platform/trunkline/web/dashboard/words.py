@@ -117,10 +117,6 @@ DOOR = {
 DONE = {
     "undone": "The change was undone. Webhooks tell of it as change.undone.",
     "resent": "The event is on its way again.",
-    "reviewed": "Marked as reviewed.",
-    "reopened": "Marked as not reviewed.",
-    "commented": "The comment was added.",
-    "tagged": "The tags were saved.",
 }
 """What a form has done, said on the page that follows."""
 
