@@ -54,6 +54,7 @@ def placed(sqlite_db: Database, tmp_path: Any) -> Place:
         *faults: str,
         to_raw: str = OUR_NUMBER,
         profile: Mapping[str, Any] | None = None,
+        ears: str = "grammar",
         **agent: Any,
     ) -> Placed:
         async with sqlite_db.work() as session:
@@ -64,7 +65,7 @@ def placed(sqlite_db: Database, tmp_path: Any) -> Place:
                 await profiles.publish(session, owner.id, changed, now=utc_now())
         blobs = open_blobs(BlobOptions(str(tmp_path / "blobs")))
         await warm()
-        async with sandbox(*(f"--fault={fault}" for fault in faults)) as port:
+        async with sandbox(f"--ears={ears}", *(f"--fault={fault}" for fault in faults)) as port:
             options = replace(sandbox_providers(port, "sandbox"), **agent)
             services = Services(sqlite_db, blobs, options, utc_now)
             told = await place(story, services, room=f"test-{story.key}", to_raw=to_raw)

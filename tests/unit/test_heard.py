@@ -122,7 +122,13 @@ async def test_an_interrupted_reply_reports_the_half_that_was_heard() -> None:
     ("pieces", "text"),
     [
         (["The", " stage.", "Would", " you?"], "The stage. Would you?"),  # lost by the plugin
+        (
+            ["open", " Monday", "to", " Friday"],
+            "open Monday to Friday",
+        ),  # between two pieces of text
         (["Hello.", " How?"], "Hello. How?"),  # there already
+        (["nine", "-", "to", "-", "five"], "nine-to-five"),  # a mark is no word
+        (["你好", "吗"], "你好吗"),  # written without spaces
         (["two point", " 5"], "two point 5"),  # no sentence ended
     ],
 )

@@ -6,7 +6,9 @@ carries the audio) and counts syllables even where the voice says when each word
 """
 
 import asyncio
+import math
 import time
+import unicodedata
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass, field
 
@@ -74,21 +76,25 @@ class Segment:
 
 
 async def spaced(pieces: AsyncIterable[str]) -> AsyncIterator[str]:
-    """*pieces* of a reply's text, with the space between two sentences that lacks it.
+    """*pieces* of a reply's text, with the space between two words that lacks it.
 
-    Cartesia's plugin gives words with their times and loses the space after a sentence when the next one
-    has not been sent yet (livekit-plugins-cartesia 1.8.9, ``tts.py``, the branch that merges whitespace).
+    Cartesia's plugin gives words with their times and loses the space after a piece of text when the next
+    one has not been sent yet (livekit-plugins-cartesia 1.8.9, ``tts.py``, the branch that merges whitespace).
     """
     last = ""
     async for piece in pieces:
-        if (
-            last.endswith((".", "?", "!"))
-            and piece[:1].isalnum()
-            and isinstance(piece, TimedString)
-        ):
+        if isinstance(piece, TimedString) and _ends_word(last) and piece[:1].isalnum():
             piece = TimedString(f" {piece}", start_time=piece.start_time, end_time=piece.end_time)
         last = str(piece) or last
         yield piece
+
+
+def _ends_word(text: str) -> bool:
+    """Whether a space belongs between *text* and a word: not in scripts that are written without."""
+    end = text[-1:]
+    if end.isalnum():
+        return unicodedata.east_asian_width(end) not in ("W", "F")
+    return end in (".", "?", "!", ",", ";", ":")
 
 
 class Heard:
@@ -105,7 +111,7 @@ class Heard:
         self._paused_at: float | None = None
         self._paused_s = 0.0
         self._teller: asyncio.Task[None] | None = None
-        self.audio = _Audio(self, line)
+        self.audio = HeardAudio(self, line)
         self.text = _Text(self)
 
     # From the session -----------------------------------------------------------------------
@@ -125,6 +131,16 @@ class Heard:
     def end_audio(self) -> None:
         """All audio of the reply was given."""
         self._segment.complete = True
+
+    @property
+    def left_s(self) -> float:
+        """Seconds of the reply that were not played yet; infinite while more of it may come."""
+        if not self._segment.complete:
+            return math.inf
+        if self._started is None:
+            return self._segment.audio_s
+        now = time.monotonic() if self._paused_at is None else self._paused_at
+        return max(0.0, self._segment.audio_s - (now - self._started - self._paused_s))
 
     # From the line --------------------------------------------------------------------------
 
@@ -175,7 +191,7 @@ class Heard:
         self._last = task  # keeps the task alive
 
 
-class _Audio(io.AudioOutput):
+class HeardAudio(io.AudioOutput):
     """Passes the audio on to the line and the line's reports back, with what was heard."""
 
     def __init__(self, heard: Heard, line: io.AudioOutput) -> None:
@@ -186,6 +202,11 @@ class _Audio(io.AudioOutput):
             sample_rate=line.sample_rate,
         )
         self._heard = heard
+
+    @property
+    def left_s(self) -> float:
+        """See :attr:`Heard.left_s`."""
+        return self._heard.left_s
 
     async def capture_frame(self, frame: rtc.AudioFrame) -> None:
         await super().capture_frame(frame)

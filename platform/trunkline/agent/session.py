@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
+from livekit import rtc
 from livekit.agents import (
     Agent,
     AgentSession,
@@ -10,12 +11,14 @@ from livekit.agents import (
     ModelSettings,
     StopResponse,
     inference,
+    stt,
 )
 from livekit.agents.llm import ChatContext, ChatMessage, Tool
 from livekit.agents.voice.agent_session import SessionConnectOptions
 
+from trunkline.agent.bargein import RESUME_AFTER, Floor
 from trunkline.agent.conversation import Conversation
-from trunkline.agent.heard import spaced
+from trunkline.agent.heard import HeardAudio, spaced
 from trunkline.agent.models.team import Team
 from trunkline.calls.models import Turn
 from trunkline.profiles.body import ProfileBody
@@ -55,6 +58,7 @@ def build(body: ProfileBody, team: Team, conversation: Conversation) -> AgentSes
                 "mode": "vad",
                 "min_duration": body.interruption.min_duration_ms / 1000,
                 "min_words": body.interruption.min_words,
+                "false_interruption_timeout": RESUME_AFTER.total_seconds(),
                 # What is said during a text that cannot be interrupted must still be heard.
                 "discard_audio_if_uninterruptible": False,
             },
@@ -84,6 +88,19 @@ def aside(team: Team) -> AgentSession[None]:
 
 class FrontDesk(Agent):
     """The agent of a call."""
+
+    async def stt_node(
+        self, audio: AsyncIterable[rtc.AudioFrame], model_settings: ModelSettings
+    ) -> AsyncIterator[stt.SpeechEvent]:
+        talk: Conversation = self.session.userdata
+        floor = Floor(talk.body.language, lambda: self.session.current_speech, self._left_s)
+        heard = Agent.default.stt_node(self, audio, model_settings)
+        async for event in floor.filter(heard):
+            yield event
+
+    def _left_s(self) -> float:
+        output = self.session.output.audio
+        return output.left_s if isinstance(output, HeardAudio) else 0.0
 
     async def on_user_turn_completed(self, turn_ctx: ChatContext, new_message: ChatMessage) -> None:
         talk: Conversation = self.session.userdata

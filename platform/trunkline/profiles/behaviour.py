@@ -39,10 +39,13 @@ class Limits(Part):
 
 
 class Interruption(Part):
-    """When the agent stops because the caller speaks."""
+    """When the agent stops because the caller speaks.
+
+    It pauses at any sound, and goes on at the same word when no words come that are meant.
+    """
 
     min_duration_ms: int = Field(
-        default=500, ge=50, le=5000, description="Speech shorter is ignored."
+        default=120, ge=50, le=5000, description="Sound shorter does not make it pause."
     )
     min_words: int = Field(
         default=0, ge=0, le=20, description="Words heard before it stops; 0: any sound."

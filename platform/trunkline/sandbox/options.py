@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Literal
 
 from trunkline.sandbox.faults import Fault
 
@@ -29,6 +30,8 @@ class SandboxOptions:
     """0 lets the system choose a free port."""
     api_key: str = "sandbox"
     """The one key that all three providers accept; any other is answered with 401."""
+    ears: Literal["grammar", "script"] = "grammar"
+    """``grammar``: pocketsphinx; ``script``: they know the recorded lines only, at next to no cost."""
     delays: Delays = field(default_factory=Delays)
     faults: tuple[Fault, ...] = ()
     realtime_session: timedelta = timedelta(minutes=60)

@@ -22,9 +22,10 @@ from trunkline.kit import asgi
 from trunkline.kit.processes import ChildDied, die_with_parent
 from trunkline.sandbox import aura, cartesia, deepgram, flux, openai, openai_audio, realtime
 from trunkline.sandbox.brain import Brain
-from trunkline.sandbox.ears import Ears
+from trunkline.sandbox.ears import Ears, Listener
 from trunkline.sandbox.faults import Fault
 from trunkline.sandbox.options import Delays, SandboxOptions
+from trunkline.sandbox.script import ScriptEars, known
 from trunkline.sandbox.voice import Voice
 
 
@@ -45,8 +46,11 @@ async def serve(options: SandboxOptions, on_ready: Callable[[int], None]) -> Non
         brain = Brain.load()
         voice = await Voice.start()
         children.push_async_callback(voice.close)
-        ears = await Ears.start(brain.grammar())
-        children.push_async_callback(ears.close)
+        ears: Listener = ScriptEars(known())
+        if options.ears == "grammar":
+            heavy = await Ears.start(brain.grammar())
+            children.push_async_callback(heavy.close)
+            ears = heavy
         app = Starlette(
             routes=[
                 Route("/health", _health),
@@ -103,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default=default.host)
     parser.add_argument("--port", type=int, default=default.port, help="0 for any free one")
     parser.add_argument("--key", default=default.api_key)
+    parser.add_argument("--ears", choices=("grammar", "script"), default=default.ears)
     parser.add_argument("--fault", action="append", default=[], metavar="part:kind@turn")
     parser.add_argument("--delay", action="append", default=[], metavar="name=milliseconds")
     parser.add_argument(
@@ -118,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             host=given.host,
             port=given.port,
             api_key=given.key,
+            ears=given.ears,
             delays=_delays(given.delay),
             faults=tuple(Fault.parse(text) for text in given.fault),
             realtime_session=timedelta(seconds=given.realtime_session),

@@ -10,6 +10,7 @@ import openai as openai_client
 from livekit.agents import llm, stt, tts
 from livekit.plugins import cartesia, deepgram, openai
 
+from trunkline.agent.clauses import Clauses
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.options import AgentOptions
 from trunkline.profiles.choices import (
@@ -118,6 +119,7 @@ def speaker(choice: TtsChoice, language: str, options: AgentOptions) -> tts.TTS[
                 model=choice.model,
                 voice=choice.voice,
                 language=language.split("-")[0],
+                tokenizer=Clauses(),
                 **given,
             )
         case OpenaiVoice():

@@ -35,6 +35,27 @@ LINES = {
     ),
 }
 
+ASIDES = ("uh huh", "okay", "yeah right")
+"""What is said to show that one listens; in ``asides/``, by ``slt``."""
+
+NOISES = {
+    "noise_cough": (
+        "synth",
+        "0.42",
+        "pinknoise",
+        "band",
+        "800",
+        "900",
+        "fade",
+        "l",
+        "0.02",
+        "0.42",
+        "0.05",
+    ),
+    "noise_keyboard": ("synth", "0.02", "whitenoise", "pad", "0", "0.11", "repeat", "6"),
+}
+"""What is not speech: sox's effects for each; in ``asides/``."""
+
 _TRIM = ("silence", "1", "0.005", "-46d", "reverse")
 
 
@@ -57,6 +78,12 @@ def main() -> None:
             path = folder / f"{text.replace(' ', '_')}.wav"
             record(text, voice, path)
             sys.stdout.write(f"{path.name}\n")
+    asides = folder / "asides"
+    for text in ASIDES:
+        record(text, "slt", asides / f"{text.replace(' ', '_')}.wav")
+    for name, effects in NOISES.items():
+        shape = ["sox", "-n", "-r", "8000", "-c", "1", "-b", "16", f"{asides}/{name}.wav"]
+        subprocess.run([*shape, *effects, "norm", "-6"], check=True, timeout=60)  # noqa: S603
 
 
 if __name__ == "__main__":

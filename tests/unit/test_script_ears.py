@@ -1,0 +1,41 @@
+"""Ears that know the recorded lines by their loudness."""
+
+from pathlib import Path
+
+import pytest
+
+from trunkline.sandbox.caller import LINES, load_line
+from trunkline.sandbox.ears import EarEvent, Final, Interim, SpeechStarted
+from trunkline.sandbox.script import FRAME_S, ScriptEars, known
+
+RECORDED = sorted(LINES.rglob("*.wav"))
+LEAD_FRAMES = 17
+
+
+async def listen(path: Path) -> list[EarEvent]:
+    """What is heard of a line after some silence, off the ears' own frames by half of one."""
+    silence = bytes(len(load_line(str(path))[0]))
+    pcm = silence * LEAD_FRAMES + silence[::2] + b"".join(load_line(str(path))) + silence * 20
+    stream = await ScriptEars(known()).stream(8000)
+    for at in range(0, len(pcm), 800):
+        await stream.send(pcm[at : at + 800])
+    await stream.end()
+    return [event async for event in stream]
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+async def test_a_line_is_known(path: Path) -> None:
+    """Its words are its file's name; interims are their beginning; a noise has none."""
+    events = await listen(path)
+    finals = [event for event in events if isinstance(event, Final)]
+    heard = " ".join(word.text for final in finals for word in final.words)
+    if path.stem.startswith("noise_"):
+        assert heard == ""
+        return
+    assert heard == path.stem.replace("_", " ")
+    for event in events:
+        if isinstance(event, Interim):
+            assert heard.startswith(" ".join(word.text for word in event.words))
+    began = next(event.at_s for event in events if isinstance(event, SpeechStarted))
+    assert LEAD_FRAMES * FRAME_S <= began <= LEAD_FRAMES * FRAME_S + 0.1
+    assert finals[0].words[-1].end_s == finals[0].end_s
