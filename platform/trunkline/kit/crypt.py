@@ -5,6 +5,7 @@ open. Several keys may be known at once: the first one seals, all of them open, 
 replaced without a moment at which nothing can be read.
 """
 
+import hmac
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,30 @@ def key_in(path: Path) -> str:
         return key
     except (OSError, UnicodeDecodeError) as error:
         raise CryptError(f"the key file {path} cannot be used: {error}") from error
+
+
+def sign(keys: Sequence[str], purpose: str, text: str) -> str:
+    """The signature of *text* for *purpose*: HMAC-SHA256 (RFC 2104), in hexadecimal.
+
+    The first of *keys* signs, through a key of its own per purpose, so that a signature for one never
+    serves another. Raises CryptError when there is no key.
+    """
+    if not keys:
+        raise CryptError("no key to sign with; give at least one")
+    return _signature(keys[0], purpose, text)
+
+
+def is_signed(keys: Sequence[str], purpose: str, text: str, signature: str) -> bool:
+    """Whether one of *keys* made *signature* for *text* and *purpose*; compared in constant time."""
+    return any(
+        hmac.compare_digest(_signature(key, purpose, text).encode(), signature.encode())
+        for key in keys
+    )
+
+
+def _signature(key: str, purpose: str, text: str) -> str:
+    derived = hmac.digest(key.encode(), purpose.encode(), "sha256")
+    return hmac.digest(derived, text.encode(), "sha256").hex()
 
 
 class Sealer:

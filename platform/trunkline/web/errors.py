@@ -139,6 +139,12 @@ EXPLAINED: dict[str, Explained] = {
         "This browser has no login, or it has ended.",
         "Log in at `/login`.",
     ),
+    "link_refused": Explained(
+        "This link no longer plays",
+        "A link to a recording lasts for minutes, and only as long as the key that made it may hear "
+        "recordings. This one has expired or was changed.",
+        "Ask for a new one: `POST /v1/calls/{id}/recording/link`.",
+    ),
     "not_allowed": Explained(
         "Your role may not do this",
         "You are logged in, but your role lacks the right that `detail` names.",

@@ -3,13 +3,18 @@
 import hashlib
 import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
 
 from fastapi import Request
 from starlette.responses import Response, StreamingResponse
 
+from trunkline.access.models import ApiKey
 from trunkline.calls import queries as calls
-from trunkline.errors import NotFound
+from trunkline.errors import Forbidden, NotFound
 from trunkline.kit.blobs import BlobMissing, Blobs
+from trunkline.kit.crypt import is_signed, sign
 from trunkline.web.deps import Web
 from trunkline.web.envelope import HEAD
 from trunkline.web.errors import problem
@@ -91,6 +96,66 @@ async def recording(request: Request, web: Web, call_id: str) -> Response:
     return StreamingResponse(
         body, 200 if part is None else 206, headers=headers, media_type="audio/wav"
     )
+
+
+_LINK = "recording link"
+"""What these signatures are for (kit.crypt)."""
+
+LINK_LASTS = timedelta(minutes=5)
+LINK_LASTS_AT_MOST = timedelta(hours=1)
+
+
+class LinkRefused(Forbidden):
+    """The link to a recording has expired, was changed, or its key was revoked."""
+
+    code = "link_refused"
+
+
+@dataclass(frozen=True)
+class Link:
+    """An address that plays one recording without a key, for a short time."""
+
+    url: str
+    expires_at: datetime
+
+
+async def link(
+    request: Request, web: Web, call_id: str, *, by: ApiKey, lasts: timedelta = LINK_LASTS
+) -> Link:
+    """A link to the recording of a call, in the name of the key that asks.
+
+    Raises NotFound when there is nothing to hear, Misconfigured without a key to sign with.
+    """
+    async with web.db.look() as session:
+        await calls.call(session, call_id)
+        found = await calls.recording(session, call_id)
+    if found is None or found.blob_key is None:
+        raise NotFound(f"there is no complete recording of {call_id}")
+    expires_at = (web.now() + lasts).replace(microsecond=0)
+    expires = int(expires_at.timestamp())
+    signature = sign(web.endpoint_options.keys, _LINK, _signed(call_id, expires, by.id))
+    query = urlencode({"expires": expires, "by": by.id, "signature": signature})
+    proto = request.headers.get("x-forwarded-proto", request.url.scheme)
+    base = f"{'https' if proto == 'https' else 'http'}://{request.headers.get('host', 'localhost')}"
+    return Link(f"{base}/v1/calls/{call_id}/recording/signed?{query}", expires_at)
+
+
+async def opened(web: Web, call_id: str, *, expires: int, by: str, signature: str) -> ApiKey:
+    """The key in whose name the link was made. Raises LinkRefused."""
+    text = _signed(call_id, expires, by)
+    if not is_signed(web.endpoint_options.keys, _LINK, text, signature):
+        raise LinkRefused("this link is not one of ours, or was changed; ask for a new one")
+    if web.now() >= datetime.fromtimestamp(expires, UTC):
+        raise LinkRefused("this link has expired; ask for a new one")
+    async with web.db.look() as session:
+        key = await session.get(ApiKey, by)
+    if key is None or key.revoked_at is not None or "recordings:read" not in key.scopes:
+        raise LinkRefused("the key that made this link may no longer hear recordings")
+    return key
+
+
+def _signed(call_id: str, expires: int, by: str) -> str:
+    return f"{call_id}\n{expires}\n{by}"
 
 
 def is_beginning(request: Request, answer: Response) -> bool:

@@ -1,6 +1,6 @@
 """/v1: calls, their transcript and recording, and who is asking."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
@@ -378,6 +378,74 @@ async def get_recording(
 
     Who begins to listen stands in the audit."""
     answer = await media.recording(request, parts, call_id)
+    await note_hearing(parts, request, answer, call_id, by=key)
+    return answer
+
+
+class LinkRequest(BaseModel):
+    """How long a link is to play."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}]})
+
+    expires_in_s: int = Field(
+        int(media.LINK_LASTS.total_seconds()),
+        ge=10,
+        le=int(media.LINK_LASTS_AT_MOST.total_seconds()),
+        description="Seconds from now.",
+        examples=[300],
+    )
+
+
+class Link(Shown):
+    """A link that plays one recording without a key."""
+
+    url: str = Field(
+        examples=[f"https://trunkline.example.com/v1/calls/{_CALL}/recording/signed?expires=…"]
+    )
+    expires_at: datetime = Field(examples=[_AT])
+
+
+@router.post(
+    "/calls/{call_id}/recording/link", operation_id="link_recording",
+    summary="Make a short-lived link to a recording", tags=["recordings"],
+    responses=documented(401, 403, 404, 422),
+)  # fmt: skip
+async def link_recording(
+    call_id: CallId,
+    request: Request,
+    parts: Parts,
+    body: LinkRequest | None = None,
+    key: ApiKey = needs("recordings:read"),
+) -> Link:
+    """Whoever has the link can hear the recording until it expires, or the key that made it is revoked.
+    Hearing it stands in the audit under that key."""
+    lasts = timedelta(seconds=(body or LinkRequest()).expires_in_s)  # type: ignore[call-arg]
+    return Link.model_validate(await media.link(request, parts, call_id, by=key, lasts=lasts))
+
+
+@router.get(
+    "/calls/{call_id}/recording/signed", operation_id="get_signed_recording",
+    summary="Get a recording by a link", tags=["recordings"], response_class=Response,
+    responses={
+        200: {"description": "The whole recording.", **_AUDIO},
+        206: {"description": "The part that `Range` asks for.", **_AUDIO},
+        304: {"description": "It is the one that `If-None-Match` names."},
+        **documented(403, 404, 416, 422),
+    },
+)  # fmt: skip
+async def get_signed_recording(
+    call_id: CallId,
+    request: Request,
+    parts: Parts,
+    expires: Annotated[int, Query(ge=0, le=2**33, description="Seconds since 1970.")],
+    by: Annotated[str, Query(max_length=40)],
+    signature: Annotated[str, Query(max_length=64)],
+) -> Response:
+    """What `link_recording` leads to. Needs no key, takes `Range`, and may be embedded anywhere."""
+    key = await media.opened(parts, call_id, expires=expires, by=by, signature=signature)
+    answer = await media.recording(request, parts, call_id)
+    # The signature is the permission; whose page it plays on is no matter.
+    answer.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     await note_hearing(parts, request, answer, call_id, by=key)
     return answer
 
