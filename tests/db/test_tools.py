@@ -16,6 +16,7 @@ from trunkline.agent.options import AgentOptions, ProviderAccess
 from trunkline.agent.scribe import Scribe
 from trunkline.calls import queries as call_reads
 from trunkline.calls import service as calls
+from trunkline.calls.models import Turn
 from trunkline.crm import queries as crm_reads
 from trunkline.crm import service as crm
 from trunkline.crm.models import Change
@@ -235,3 +236,13 @@ async def test_an_agent_that_was_replaced_changes_nothing(dana: Desk, now: datet
     with pytest.raises(ToolError):
         await dana.run(MOVE, stage="won", which=None)
     assert [deal.stage for deal in await open_deals(dana)] == ["proposal"]
+
+
+async def test_a_card_that_is_keyed_in_is_told_to_nobody(dana: Desk) -> None:
+    """Keys that might be a payment card are taken out of the transcript and of the event."""
+    dana.talk.scribe.caller_pressed("4242424242424242", 5_000)
+    await dana.talk.scribe.settled()
+    (row,) = await dana.rows(select(EventRow).where(EventRow.type == "dtmf.received"))
+    assert row.body["data"]["digits"] == "[card]"
+    turns = await dana.rows(select(Turn))
+    assert [turn.text for turn in turns] == ["[keys [card]]"]

@@ -358,7 +358,7 @@ async def test_the_person_answers_in_words(
         who=lambda: Caller((Listen(), Say(line), Pause(timedelta(seconds=8)), HangUp()))
     )
     page, _ = await house.call(
-        f"word_{ends}", Listen(), Press("3"), Pause(timedelta(seconds=24)), HangUp()
+        f"word_{ends}", Listen(), Press("3"), Pause(timedelta(seconds=32)), HangUp()
     )
     assert (page.call.end_reason, runs(page)[0]) == (ends, run), said(page)
     assert ("Support is on the line" in said(page)) == (ends == "transferred")

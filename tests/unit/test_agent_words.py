@@ -15,7 +15,7 @@ from trunkline.crm.models import Contact
 from trunkline.desk.arrival import Reception
 from trunkline.desk.callbacks import due_at
 from trunkline.desk.identity import Rung, require
-from trunkline.profiles.behaviour import TransferTarget
+from trunkline.profiles.behaviour import KeyEntry, TransferTarget
 from trunkline.profiles.body import ToolName, read
 from trunkline.sandbox.story import PROFILE
 
@@ -130,7 +130,10 @@ def test_the_profiles_tools_are_the_agents() -> None:
     """Each tool that a profile may name exists and says how sure it must be who calls."""
     assert set(get_args(ToolName)) == set(NEEDS)
     somebody = TransferTarget(name="Support", number="+12025550188", when="Always.")
-    body = BODY.model_copy(update={"tools": list(get_args(ToolName)), "transfers": [somebody]})
+    number = KeyEntry(name="order number", when="Always.", prompt="Key it in.")
+    body = BODY.model_copy(
+        update={"tools": list(get_args(ToolName)), "transfers": [somebody], "entries": [number]}
+    )
     assert {tool.id for tool in tools_for(body, ("won", "lost"))} == set(NEEDS)
 
 

@@ -8,7 +8,9 @@ import pytest
 from trunkline.agent import clips, phrases
 from trunkline.agent.keys import Entered, Entry, Keypad, masked, step
 from trunkline.agent.menu import _dialled
+from trunkline.errors import Invalid
 from trunkline.profiles.body import ProfileBody, read
+from trunkline.profiles.keyed import opens
 
 SOON = timedelta(milliseconds=20)
 
@@ -132,3 +134,36 @@ def test_a_clip_is_known_by_words_and_voice() -> None:
     assert one == clips.key_of(body(company="Other"), "Goodbye.")
     assert one != clips.key_of(body(), "Bye.")
     assert one != clips.key_of(body(tts={"provider": "cartesia", "voice": "v2"}), "Goodbye.")
+
+
+CODE = {"name": "code", "when": "First.", "prompt": "Key it in."}
+
+
+def test_codes_are_sealed_when_a_profile_is_read() -> None:
+    """A profile shows no code, is the same each time it is read, and knows the right keys."""
+    once = body(entries=[{**CODE, "secret": True, "accepts": ["4711", "0815"]}])
+    again = read(once.model_dump(mode="json"))
+    assert again == once
+    assert "4711" not in once.model_dump_json()
+    accepted = once.entries[0].accepts
+    assert [opens(keys, accepted) for keys in ("4711", "0815", "4712", "")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ([{**CODE, "secret": True}], "a secret entry needs accepts"),
+        ([{**CODE, "accepts": ["secret"]}], "write the keys, like 4711"),
+        ([{**CODE, "terminator": "5"}], "'#' or"),
+        ([CODE, {**CODE, "name": "Code"}], "two entries have the same name"),
+    ],
+)
+def test_an_entry_is_checked(entries: list[dict[str, object]], says: str) -> None:
+    """What could not be collected, or would be of no use, is refused when the profile is read."""
+    with pytest.raises(Invalid, match=says):
+        body(entries=entries)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -71,6 +71,12 @@ class Conversation:
         """The session that talks with the caller, once it is there."""
         self.holding = False
         """Whether the agent answers nothing by itself: whoever it hears may be a machine."""
+        self.on_key: Callable[[str], None] = lambda key: None
+        """Gets each key of the caller while nothing else has asked for them."""
+        self.asked: dict[str, int] = {}
+        """Entry of the profile → how often the agent has asked for it."""
+        self.wrong_codes: dict[str, int] = {}
+        """Entry → how many wrong codes were keyed in for it."""
         self.handing_over: asyncio.Future[bool] | None = None
         """Set while the caller is being handed to somebody else; true once they have been."""
         self.away = False

@@ -39,7 +39,8 @@ log = structlog.get_logger()
 _FRAME = LINE_RATE_HZ // 50
 TRIES = 2
 """How often the menu is read before it says goodbye by itself."""
-CHOICE = Entry(length=1, terminator=None, first=timedelta(seconds=5))
+CHOICE = Entry(length=1, terminator=None, first=timedelta(seconds=8))
+"""From the menu's last word: time to take the telephone from the ear, open its keypad and find the key."""
 NUMBER = Entry(first=timedelta(seconds=10), between=timedelta(seconds=5), longest=20)
 LONGEST_MESSAGE = timedelta(minutes=2)
 PAUSE_ENDS = timedelta(seconds=3)

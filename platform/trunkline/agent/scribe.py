@@ -219,6 +219,13 @@ class Scribe:
     def caller_pressed(self, keys: str, at_ms: int) -> None:
         """Store keys that no session takes for a turn, as the turn they are."""
         self.keys_pressed(keys, at_ms)
+        self._save_keys(keys, at_ms)
+
+    def secret_pressed(self, masked: str, at_ms: int) -> None:
+        """Store that keys were pressed which are told to nobody; *masked* shows none of them."""
+        self._save_keys(masked, at_ms)
+
+    def _save_keys(self, keys: str, at_ms: int) -> None:
         turn = OpenTurn("user", at_ms, f"[keys {keys}]", closed=True)
         self._save(turn, ended_ms=at_ms)
 
@@ -226,7 +233,8 @@ class Scribe:
         """Store that the caller pressed *digits*; the turn the model sees comes by itself."""
 
         async def write(session: AsyncSession, now: datetime) -> None:
-            await calls.press_keys(session, self._lease, digits, offset_ms=offset_ms, now=now)
+            keys = redact(digits)
+            await calls.press_keys(session, self._lease, keys, offset_ms=offset_ms, now=now)
 
         self._queue.put_nowait(write)
 

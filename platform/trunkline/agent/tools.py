@@ -15,6 +15,7 @@ from livekit.agents import RunContext, StopResponse, ToolError, function_tool
 from livekit.agents.llm import Tool
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from trunkline.agent import entry as keyed_in
 from trunkline.agent import transfer
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.errors import code_of, say
@@ -29,7 +30,7 @@ from trunkline.desk.identity import Rung, require
 from trunkline.errors import Invalid
 from trunkline.kit.money import Money
 from trunkline.kit.redact import redact
-from trunkline.profiles.behaviour import TransferTarget
+from trunkline.profiles.behaviour import KeyEntry, TransferTarget
 from trunkline.profiles.body import ProfileBody
 
 log = structlog.get_logger()
@@ -49,6 +50,7 @@ NEEDS: Mapping[str, Rung] = {
     "take_message": Rung.UNKNOWN,
     "transfer_to_person": Rung.UNKNOWN,
     "press_keys": Rung.UNKNOWN,
+    "collect_digits": Rung.UNKNOWN,
     "end_call": Rung.UNKNOWN,
 }
 """Tool → how sure we must be who is calling. What reveals or changes records needs a match."""
@@ -331,6 +333,23 @@ def transfer_for(targets: Sequence[TransferTarget]) -> Tool:
     return function_tool(transfer_to_person)
 
 
+def collect_for(entries: Sequence[KeyEntry]) -> Tool:
+    """The tool that has the caller key in one of *entries*; the model can ask for no other."""
+
+    async def collect_digits(context: Context, entry: str) -> str:
+        return await keyed_in.tool(context, {one.name: one for one in entries}[entry])
+
+    which = "\n".join(f"{one.name}: {one.when}" for one in entries)
+    collect_digits.__doc__ = (
+        "Have the caller key something in on the telephone. They are told what and how: say at most "
+        f"a few words before.\n{which}\n\n"
+        "Args:\n"
+        "    entry: What they are to key in."
+    )
+    collect_digits.__annotations__["entry"] = Literal[tuple(one.name for one in entries)]
+    return function_tool(collect_digits)
+
+
 @function_tool
 async def end_call(context: Context) -> str:
     """Hang up, after you have said goodbye in the same reply."""
@@ -357,6 +376,8 @@ def tools_for(body: ProfileBody, stages: tuple[str, ...]) -> list[Tool]:
     }
     if body.transfers:
         every["transfer_to_person"] = transfer_for(body.transfers)
+    if body.entries:
+        every["collect_digits"] = collect_for(body.entries)
     if stages:
         every["move_deal"] = move_deal_for(stages)
     return [every[name] for name in body.tools if name in every]

@@ -243,8 +243,8 @@ class _Transfer:
             async with talk.db.work() as work:
                 await calls.answer_leg(work, talk.lease, self._leg, now=talk.clock())
             outcome = await self._brief(person, gone)
-            if outcome is Outcome.ANSWERED:
-                await self._join(person, gone, run_id)
+            if outcome is Outcome.ANSWERED and not await self._join(person, gone, run_id):
+                return Outcome.CANCELLED
             return outcome
         finally:
             gone.cancel()
@@ -307,12 +307,14 @@ class _Transfer:
 
     async def _join(
         self, person: Consultation, gone: asyncio.Future[EndReason], run_id: str
-    ) -> None:
-        """Let them talk until one hangs up."""
+    ) -> bool:
+        """Let them talk until one hangs up. False when the caller did so before."""
         talk = self._talk
         person.hold()
         talk.line.resume()
         await _say(self._session, spoken(talk.body, "joined", name=self._target.name))
+        if gone.done():
+            return False
         talk.handing_over = handed = asyncio.get_running_loop().create_future()
         handed.set_result(True)
         person.join()
@@ -327,6 +329,7 @@ class _Transfer:
                 await asyncio.sleep(talk.options.hangup_grace.total_seconds())
         finally:
             left.cancel()
+        return True
 
     async def _finish(self, outcome: Outcome, run_id: str) -> None:
         talk = self._talk

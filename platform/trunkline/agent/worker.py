@@ -170,7 +170,8 @@ class _Call:
             self._open(session, words, frames)
         if not await self._line.answer():
             return await talk.over()
-        self._line.on_digit(self._keys().press)
+        talk.on_key = self._keys().press
+        self._line.on_digit(talk.on_key)
         self._answered.set()  # from here on the menu may take the keys
         if calls_out:
             self._spawn(self._opening())
@@ -217,7 +218,7 @@ class _Call:
             if (reason := await asyncio.shield(offering)) is not None:
                 talk.end(reason)
                 return
-            self._line.on_digit(self._keys().press)
+            self._line.on_digit(talk.on_key)
         await talk.mind_silence(session)
 
     # When we call ---------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How a call of a profile goes: its bounds, who cuts off whom, choices by key, transfers, calling out."""
+"""How a call of a profile goes: its bounds, who cuts off whom, keys, transfers, calling out."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from trunkline.profiles.hours import Hours
+from trunkline.profiles.keyed import sealed
 from trunkline.profiles.parts import PLACES, Part, Short, Spoken, places
 
 
@@ -112,6 +113,53 @@ class TransferTarget(Part):
             raise PydanticCustomError(
                 "warm",
                 "a warm transfer is dialled over the outbound trunk, which takes a number only",
+            )
+        return self
+
+
+def _is_code(text: str) -> str:
+    if re.fullmatch(r"[0-9*#]{1,40}|scrypt:[0-9a-f]{64}", text):
+        return sealed(text)
+    raise PydanticCustomError("code", "is no code; write the keys, like 4711")
+
+
+class KeyEntry(Part):
+    """Something that callers key in. The agent asks for it with collect_digits; code collects it."""
+
+    name: Short = Field(description="What it is, as in: order number.")
+    when: Spoken = Field(description="When the agent asks for it.")
+    prompt: Spoken = Field(description="Said before it; should say which key ends it.")
+    length: int | None = Field(
+        default=None, ge=1, le=40, description="Complete with this many keys; none: any number."
+    )
+    terminator: Literal["#", "*"] | None = Field(
+        default="#", description="The key that ends it; none: only its length or a pause does."
+    )
+    first_s: float = Field(
+        default=8.0, ge=1, le=60, description="How long the first key is waited for."
+    )
+    between_s: float = Field(
+        default=4.0, ge=0.5, le=30, description="How long each further key is waited for."
+    )
+    tries: int = Field(
+        default=3, ge=1, le=10, description="How often it is asked for; of wrong codes, in a call."
+    )
+    secret: bool = Field(
+        default=False,
+        description="The keys are stored nowhere and no model gets them; it is told whether they "
+        "were right.",
+    )
+    accepts: list[Annotated[str, AfterValidator(_is_code)]] = Field(
+        default_factory=list,
+        max_length=20,
+        description="The codes that are right, sealed when the profile is read; empty: any keys.",
+    )
+
+    @model_validator(mode="after")
+    def _is_of_use(self) -> Self:
+        if self.secret and not self.accepts:
+            raise PydanticCustomError(
+                "secret", "a secret entry needs accepts: nobody else could use its keys"
             )
         return self
 

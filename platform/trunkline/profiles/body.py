@@ -15,6 +15,7 @@ from trunkline.profiles import known
 from trunkline.profiles.behaviour import (
     Endpointing,
     Interruption,
+    KeyEntry,
     KeypadMenu,
     Limits,
     Outbound,
@@ -48,6 +49,7 @@ ToolName = Literal[
     "take_message",
     "transfer_to_person",
     "press_keys",
+    "collect_digits",
     "end_call",
 ]
 TOOL_NAMES: tuple[str, ...] = get_args(ToolName)
@@ -118,6 +120,11 @@ class ProfileBody(Part):
         max_length=20,
         description="Whom callers can be put through to; needs the tool transfer_to_person.",
     )
+    entries: list[KeyEntry] = Field(
+        default_factory=list,
+        max_length=20,
+        description="What callers may be asked to key in; needs the tool collect_digits.",
+    )
     hidden_callers: Literal["answer", "reject", "message"] = Field(
         default="answer",
         description="A caller who hides the number is answered, rejected, or may leave a message.",
@@ -139,6 +146,9 @@ class ProfileBody(Part):
         names = [target.name.casefold() for target in self.transfers]
         if len(set(names)) < len(names):
             raise PydanticCustomError("names", "two transfers have the same name")
+        names = [entry.name.casefold() for entry in self.entries]
+        if len(set(names)) < len(names):
+            raise PydanticCustomError("names", "two entries have the same name")
         return self
 
 
@@ -231,7 +241,7 @@ def _told(fault: Any) -> str:
             return f"{path}: {fault['input']!r} is no tool, the tools are {known}"
         case "union_tag_invalid":
             return f"{path}.provider: {fault['ctx']['tag']!r} is none of {fault['ctx']['expected_tags']}"
-        case "zone" | "region" | "greeting" | "day" | "target" | "url":
+        case "zone" | "region" | "greeting" | "day" | "target" | "code" | "url":
             return f"{path}: {fault['input']!r} {fault['msg']}"
         case "string_pattern_mismatch" if str(fault["loc"][-1]) in (
             "opens",
