@@ -14,7 +14,7 @@ from trunkline.kit.db import Database
 from trunkline.kit.probes import Check, database, problems
 from trunkline.web import errors
 from trunkline.web.bell import Bell
-from trunkline.web.dashboard import call_pages, marks_pages, pages, people_pages
+from trunkline.web.dashboard import call_pages, marks_pages, pages, people_pages, webhook_pages
 from trunkline.web.deps import Parts, Web
 from trunkline.web.envelope import Envelope
 from trunkline.web.errors import Problem, documented
@@ -98,6 +98,7 @@ def create_app(
         app.include_router(marks_pages.router)
         app.include_router(call_pages.router)
         app.include_router(people_pages.router)
+        app.include_router(webhook_pages.router)
         app.add_middleware(Door)
     errors.install(app)
     app.add_middleware(Envelope, clock=clock)

@@ -5,11 +5,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, ScalarSelect, func, literal_column, select
+from sqlalchemy import ColumnElement, ScalarSelect, case, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.util import AliasedClass
 
 from trunkline.errors import Invalid, NotFound
+from trunkline.kit.ids import lowest_id
 from trunkline.webhooks.models import Attempt, Delivery, Endpoint
 
 PENDING, HELD, DELIVERED, FAILED = "pending", "held", "delivered", "failed"
@@ -50,6 +51,40 @@ async def switched_off(session: AsyncSession) -> Sequence[Endpoint]:
             .order_by(Endpoint.id)
         )
     ).all()
+
+
+@dataclass(frozen=True)
+class Health:
+    """How an endpoint fared with what was made for it lately."""
+
+    total: int
+    failed: int
+    waiting: int
+    last_delivered_at: datetime | None
+
+
+async def health(
+    session: AsyncSession, *, since: datetime, endpoint_id: str | None = None
+) -> dict[str, Health]:
+    """Endpoint's id → what became of the deliveries made from *since* on; those without any are left out."""
+
+    def count(*states: str) -> ColumnElement[int]:
+        return func.count(case((Delivery.state.in_(states), 1)))
+
+    query = (
+        select(
+            Delivery.endpoint_id,
+            func.count(),
+            count(FAILED),
+            count(PENDING, HELD),
+            func.max(Delivery.delivered_at),
+        )
+        .where(Delivery.id >= lowest_id("dlv", at=since))
+        .group_by(Delivery.endpoint_id)
+    )
+    if endpoint_id is not None:
+        query = query.where(Delivery.endpoint_id == endpoint_id)
+    return {row[0]: Health(*row[1:]) for row in await session.execute(query)}
 
 
 async def delivery(session: AsyncSession, delivery_id: str) -> DeliveryLog:

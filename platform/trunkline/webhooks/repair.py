@@ -25,7 +25,7 @@ async def resend(session: AsyncSession, delivery_id: str, *, now: datetime) -> D
     delivery = await session.get(Delivery, delivery_id, with_for_update=True)
     if delivery is None:
         raise NotFound(f"there is no delivery {delivery_id!r}")
-    await _on(session, delivery.endpoint_id)
+    await is_on(session, delivery.endpoint_id)
     if delivery.state == HELD:
         raise Conflict("an earlier event of the same call comes first; resend that one")
     delivery.state = PENDING
@@ -42,7 +42,7 @@ async def recover(
 
     Raises NotFound, or Conflict when the endpoint is off.
     """
-    endpoint = await _on(session, endpoint_id)
+    endpoint = await is_on(session, endpoint_id)
     restarted = await session.scalars(
         update(Delivery)
         .where(Delivery.endpoint_id == endpoint_id, Delivery.state == FAILED)
@@ -89,7 +89,7 @@ async def replay(
     before it existed. At most *limit* events are looked at: call again with the returned position until
     there is none. Raises NotFound; Conflict when the endpoint is off; Invalid for an unknown event.
     """
-    endpoint = await _on(session, endpoint_id)
+    endpoint = await is_on(session, endpoint_id)
     wanted = filters.checked(events) if events is not None else list(endpoint.events)
     query = select(EventRow).where(EventRow.position > after).order_by(EventRow.position)
     if since is not None:
@@ -139,7 +139,8 @@ async def send_sample(
     return await record(session, sample, now=now, sample_for=endpoint_id)
 
 
-async def _on(session: AsyncSession, endpoint_id: str) -> Endpoint:
+async def is_on(session: AsyncSession, endpoint_id: str) -> Endpoint:
+    """The endpoint, if something can be sent to it now. Raises NotFound, or Conflict when it is off."""
     endpoint = await queries.endpoint(session, endpoint_id)
     if not endpoint.enabled:
         raise Conflict(f"the endpoint is off ({endpoint.disabled_reason}); switch it on first")

@@ -22,6 +22,13 @@ class Place:
 PLACES: tuple[tuple[str, tuple[Place, ...]], ...] = (
     ("Work", (Place("calls", "Calls", "/calls", "calls:read", "phone"),)),
     (
+        "Integration",
+        (
+            Place("webhooks", "Webhooks", "/webhooks", "webhooks:read", "webhooks"),
+            Place("deliveries", "Deliveries", "/deliveries", "webhooks:read", "play"),
+        ),
+    ),
+    (
         "Administration",
         (
             Place("people", "People", "/people", "people:write", "people"),

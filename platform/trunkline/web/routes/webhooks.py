@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from trunkline.access.models import ApiKey
-from trunkline.errors import Conflict
 from trunkline.web import paging
 from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
@@ -265,12 +264,6 @@ def shown(endpoint: models.Endpoint) -> EndpointOut:
     )
 
 
-async def _is_on(session: AsyncSession, endpoint_id: str) -> None:
-    endpoint = await queries.endpoint(session, endpoint_id)
-    if not endpoint.enabled:
-        raise Conflict(f"the endpoint is off ({endpoint.disabled_reason}); switch it on first")
-
-
 def _summary(log: DeliveryLog) -> DeliverySummary:
     delivery = log.delivery
     last = log.attempts[-1] if log.attempts else None
@@ -416,7 +409,7 @@ async def send_test(
     """Sends `endpoint.test` to this endpoint alone, whatever its filter."""
 
     async def work(session: AsyncSession) -> tuple[int, BaseModel]:
-        await _is_on(session, endpoint_id)
+        await repair.is_on(session, endpoint_id)
         event = await service.send_test(session, endpoint_id, now=parts.now())
         return 202, Sent(event_id=event.id)
 
@@ -437,7 +430,7 @@ async def send_sample(
     """Sends the catalogue's sample of an event to this endpoint alone, with `data.sample` true."""
 
     async def work(session: AsyncSession) -> tuple[int, BaseModel]:
-        await _is_on(session, endpoint_id)
+        await repair.is_on(session, endpoint_id)
         event = await repair.send_sample(session, endpoint_id, body.type, now=parts.now())
         return 202, Sent(event_id=event.id)
 

@@ -1,0 +1,223 @@
+"""The pages of webhooks, over forms alone: make an endpoint, see what failed, put it right."""
+
+import re
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from trunkline.access.models import Audit
+from trunkline.events import CATALOGUE
+from trunkline.kit.blobs import BlobOptions, open_blobs
+from trunkline.kit.crypt import new_key
+from trunkline.kit.db import Database
+from trunkline.outbox.publish import publish
+from trunkline.web.app import create_app
+from trunkline.web.options import WebOptions
+from trunkline.webhooks import queries
+from trunkline.webhooks import service as webhooks
+from trunkline.webhooks.models import Delivery, Endpoint
+from trunkline.webhooks.options import EndpointOptions
+
+if TYPE_CHECKING:
+    from tests.conftest import Make
+
+MINUTE = timedelta(minutes=1)
+FORM = {"url": "https://hooks.example.com/in", "events": ["call.*", "deal.updated"]}
+
+
+@pytest.fixture
+async def pages(db: Database, tmp_path: Path, now: datetime) -> AsyncIterator[httpx.AsyncClient]:
+    options = WebOptions(login=False, endpoints=EndpointOptions(keys=(new_key(),)))
+    blobs = open_blobs(BlobOptions(str(tmp_path / "blobs")))
+    app = create_app(db, blobs, options, clock=lambda: now + MINUTE)
+    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
+    async with httpx.AsyncClient(
+        transport=transport,
+        base_url="http://127.0.0.1:8000",
+        headers={"Accept": "text/html", "Sec-Fetch-Site": "same-origin"},
+    ) as client:
+        yield client
+
+
+async def made(pages: httpx.AsyncClient, db: Database) -> str:
+    """The id of an endpoint that was made on the page."""
+    assert (await pages.post("/webhooks/new", data=FORM)).status_code == 200
+    async with db.look() as session:
+        (endpoint,) = await queries.endpoints(session)
+    return endpoint.id
+
+
+async def failed_delivery(db: Database, make: "Make", endpoint_id: str, now: datetime) -> str:
+    """The id of a delivery that was given up."""
+    async with db.work() as session:
+        await make.call(session, now=now)
+    async with db.work() as session:
+        await webhooks.fan_out(session, await publish(session), now=now)
+    async with db.work() as session:
+        delivery = await session.scalar(
+            select(Delivery).where(Delivery.endpoint_id == endpoint_id).order_by(Delivery.id)
+        )
+        assert delivery is not None
+        delivery.state, delivery.attempts = queries.FAILED, 8
+        return delivery.id
+
+
+async def test_nobody_is_told_yet(pages: httpx.AsyncClient) -> None:
+    """Without an endpoint the page says so and leads to the first one."""
+    page = (await pages.get("/webhooks")).text
+    assert "Nobody is told yet" in page
+    assert 'href="/webhooks/new"' in page
+    assert "Nothing was sent yet" in (await pages.get("/deliveries")).text
+
+
+async def test_the_secret_is_shown_once(pages: httpx.AsyncClient, db: Database) -> None:
+    """The answer to the form shows it and is kept nowhere; no other page does."""
+    answer = await pages.post("/webhooks/new", data=FORM | {"send_test": "true"})
+    secret = re.search(r"whsec_[A-Za-z0-9+/=]+", answer.text)
+    assert secret is not None
+    assert answer.headers["cache-control"] == "no-store"
+    async with db.look() as session:
+        (endpoint,) = await queries.endpoints(session)
+        (line,) = await session.scalars(select(Audit).where(Audit.action == "endpoint.created"))
+    assert (endpoint.events, line.subject) == (["call.*", "deal.updated"], endpoint.id)
+    for path in ("/webhooks", f"/webhooks/{endpoint.id}"):
+        assert secret[0] not in (await pages.get(path)).text
+    rotated = await pages.post(f"/webhooks/{endpoint.id}/rotate", data={"overlap_h": "2"})
+    again = re.search(r"whsec_[A-Za-z0-9+/=]+", rotated.text)
+    assert again is not None
+    assert again[0] != secret[0]
+    assert "Old secret signs" in rotated.text
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"url": "https://10.0.0.7/in"}, "10.0.0.7"),
+        ({"url": "ftp://example.com"}, "http"),
+        ({"events": []}, "Choose at least one event"),
+        ({"events": ["call.endet"]}, "call.ended"),
+        ({"rate": "many"}, "whole number of deliveries a second"),
+        ({"headers": "no colon here"}, "name: value"),
+    ],
+)
+async def test_what_will_not_do_is_said_and_kept(
+    pages: httpx.AsyncClient, db: Database, change: dict[str, object], says: str
+) -> None:
+    """The form comes back with one sentence and everything that was typed; nothing is made."""
+    answer = await pages.post("/webhooks/new", data={**FORM, "description": "Warehouse", **change})
+    assert answer.status_code == 422
+    assert says in answer.text
+    assert 'value="Warehouse"' in answer.text
+    async with db.look() as session:
+        assert list(await queries.endpoints(session)) == []
+
+
+async def test_settings_are_changed(pages: httpx.AsyncClient, db: Database) -> None:
+    """What is saved is what was typed; headers left empty stay, and go when that is asked for."""
+    endpoint_id = await made(pages, db)
+    form = {
+        **FORM,
+        "description": "Warehouse",
+        "ordered": "true",
+        "rate": "20",
+        "ignored": "hubspot, crm",
+        "headers": "authorization: Bearer s3cret",
+    }
+    answer = await pages.post(f"/webhooks/{endpoint_id}", data=form)
+    assert answer.headers["location"] == f"/webhooks/{endpoint_id}?done=saved"
+    page = (await pages.get(answer.headers["location"])).text
+    assert "Saved." in page
+    assert "s3cret" not in page
+    await pages.post(f"/webhooks/{endpoint_id}", data={**form, "headers": ""})
+    async with db.look() as session:
+        row = await queries.endpoint(session, endpoint_id)
+    assert (row.description, row.ordered, row.rate_per_s) == ("Warehouse", True, 20)
+    assert (row.ignored_sources, list(row.headers)) == (["hubspot", "crm"], ["authorization"])
+    await pages.post(f"/webhooks/{endpoint_id}", data={**form, "headers": "", "no_headers": "true"})
+    async with db.look() as session:
+        assert (await queries.endpoint(session, endpoint_id)).headers == {}
+
+
+async def test_a_failure_is_found_and_repaired(
+    pages: httpx.AsyncClient, db: Database, make: "Make", now: datetime
+) -> None:
+    """From the list to what was given up, to the one delivery, and sent again; the audit tells who did."""
+    endpoint_id = await made(pages, db)
+    delivery_id = await failed_delivery(db, make, endpoint_id, now)
+    assert "1 of 1" in (await pages.get("/webhooks")).text
+    found = (await pages.get(f"/deliveries?endpoint={endpoint_id}&state=failed")).text
+    assert f'href="/deliveries/{delivery_id}"' in found
+    assert "Nothing fits these filters" in (await pages.get("/deliveries?state=delivered")).text
+    assert "It was not tried yet" in (await pages.get(f"/deliveries/{delivery_id}")).text
+    answer = await pages.post(f"/deliveries/{delivery_id}/resend")
+    assert answer.headers["location"] == f"/deliveries/{delivery_id}?done=resent"
+    async with db.look() as session:
+        row = await session.get(Delivery, delivery_id)
+        actions = set(await session.scalars(select(Audit.action)))
+    assert row is not None
+    assert row.state == queries.PENDING
+    assert {"endpoint.created", "delivery.resent"} <= actions
+
+
+async def test_what_was_given_up_is_recovered_and_replayed(
+    pages: httpx.AsyncClient, db: Database, make: "Make", now: datetime
+) -> None:
+    """Both say how many are on their way; a moment that is none is said, and nothing happens."""
+    endpoint_id = await made(pages, db)
+    await failed_delivery(db, make, endpoint_id, now)
+    since = {"since": f"{now - MINUTE:%Y-%m-%dT%H:%M}"}
+    wrong = await pages.post(f"/webhooks/{endpoint_id}/recover", data={"since": "yesterday"})
+    assert wrong.status_code == 422
+    assert "is no date and time" in wrong.text
+    answer = await pages.post(f"/webhooks/{endpoint_id}/recover", data=since)
+    assert "1 delivery is being sent again." in (await pages.get(answer.headers["location"])).text
+    answer = await pages.post(f"/webhooks/{endpoint_id}/replay", data=since)
+    assert re.search(
+        r"\d+ deliver(y is|ies are) on their way",
+        (await pages.get(answer.headers["location"])).text,
+    )
+
+
+async def test_off_and_on(pages: httpx.AsyncClient, db: Database) -> None:
+    """Switched off it takes no test and says why; on again it does."""
+    endpoint_id = await made(pages, db)
+    await pages.post(f"/webhooks/{endpoint_id}/disable")
+    refused = await pages.post(f"/webhooks/{endpoint_id}/test")
+    assert refused.status_code == 409
+    assert "switch it on first" in refused.text
+    await pages.post(f"/webhooks/{endpoint_id}/enable")
+    assert (await pages.post(f"/webhooks/{endpoint_id}/test")).status_code == 303
+    sample = await pages.post(f"/webhooks/{endpoint_id}/sample", data={"type": "call.ended"})
+    assert sample.headers["location"].endswith("done=sample")
+
+
+async def test_deleting_asks_for_the_host(pages: httpx.AsyncClient, db: Database) -> None:
+    """A host that does not fit deletes nothing; the right one does."""
+    endpoint_id = await made(pages, db)
+    wrong = await pages.post(f"/webhooks/{endpoint_id}/delete", data={"confirm": "example.com"})
+    assert wrong.status_code == 422
+    assert "Nothing was deleted" in wrong.text
+    right = await pages.post(
+        f"/webhooks/{endpoint_id}/delete", data={"confirm": "hooks.example.com"}
+    )
+    assert right.headers["location"] == "/webhooks?done=deleted"
+    async with db.look() as session:
+        row = await session.get(Endpoint, endpoint_id)
+    assert row is not None
+    assert row.deleted_at is not None
+
+
+async def test_every_event_is_explained(pages: httpx.AsyncClient) -> None:
+    """The catalogue names every event; each has its sentence, sample and schema."""
+    page = (await pages.get("/webhooks/events")).text
+    for type_ in CATALOGUE:
+        assert f'href="/webhooks/events/{type_}"' in page
+    one = (await pages.get("/webhooks/events/deal.updated")).text
+    assert "&#34;type&#34;: &#34;deal.updated&#34;" in one
+    assert "JSON Schema" in one
+    assert (await pages.get("/webhooks/events/deal.upgraded")).status_code == 404
