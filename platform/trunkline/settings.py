@@ -1,6 +1,8 @@
 """All settings: typed, read once from the environment and ``.env``, handed on in slices."""
 
+import json
 import os
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from trunkline.agent.options import AgentOptions, ProviderAccess, WorkerOptions
+from trunkline.calls.usage import Price
 from trunkline.desk.door import House
 from trunkline.errors import Misconfigured
 from trunkline.kit.blobs import BlobOptions
@@ -43,6 +46,14 @@ class Settings(BaseSettings):
     openai_base_url: str | None = None
     cartesia_api_key: SecretStr | None = None
     cartesia_base_url: str | None = None
+
+    trunkline_model_keys: SecretStr | None = None
+    """Keys of other model servers as JSON, by host: ``{"api.groq.com": "gsk_…"}``. Each goes to its host
+    only."""
+    trunkline_prices: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """What models cost in US dollars, as JSON by provider and model: ``{"openai gpt-4.1-mini": {"input": 0.4,
+    "cached": 0.1, "output": 1.6}, "deepgram nova-3": {"minute": 0.0077}, "cartesia sonic-2": {"characters":
+    38}}``. Tokens and characters are by the million."""
 
     livekit_url: str | None = None
     """Where livekit-server is: ws, wss, http or https."""
@@ -94,6 +105,25 @@ class Settings(BaseSettings):
     trunkline_webhook_keep_failed_days: int = Field(90, ge=1, le=3650)
     """Days that the dead letters of webhooks are kept."""
 
+    @field_validator("trunkline_model_keys")
+    @classmethod
+    def _is_keys_by_host(cls, value: SecretStr | None) -> SecretStr | None:
+        _keys_by_host(value)
+        return value
+
+    @field_validator("trunkline_prices")
+    @classmethod
+    def _is_prices(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        known = [one.name for one in fields(Price)]
+        for model, price in value.items():
+            if wrong := [name for name in price if name not in known]:
+                raise ValueError(
+                    f"{model}: {', '.join(wrong)} is no price; there are {', '.join(known)}"
+                )
+            if any(amount < 0 for amount in price.values()):
+                raise ValueError(f"{model}: a price is below zero")
+        return value
+
     @field_validator("trunkline_webhook_allow")
     @classmethod
     def _is_allow_list(cls, value: str) -> str:
@@ -123,7 +153,7 @@ class Settings(BaseSettings):
             return cls(_env_file=env_file, **wanted)  # type: ignore[call-arg]
         except ValidationError as error:
             faults = "; ".join(
-                f"{'.'.join(str(part) for part in fault['loc']).upper()}: {_what(fault)}"
+                f"{'.'.join(str(part) for part in fault['loc']).upper()}: {_what(fault, cls)}"
                 for fault in error.errors(include_url=False)
             )
             raise Misconfigured(f"the settings are wrong: {faults}") from None
@@ -191,7 +221,7 @@ class Settings(BaseSettings):
         return LiveKitOptions(self.livekit_url, self.livekit_api_key, secret)
 
     def worker(self) -> WorkerOptions:
-        """The worker's slice. Raises Misconfigured naming every key that is missing."""
+        """The worker's slice. Raises Misconfigured naming what is missing of LiveKit's."""
         if self.livekit is None:
             names = ("livekit_url", "livekit_api_key", "livekit_api_secret")
             missing = [name.upper() for name in names if not getattr(self, name)]
@@ -213,25 +243,18 @@ class Settings(BaseSettings):
             log_level=self.trunkline_log_level,
         )
 
+    def key_of(self, host: str) -> str | None:
+        """The key of a server of one's own, or of Azure's, by its host."""
+        return _keys_by_host(self.trunkline_model_keys).get(host.lower())
+
     def agent(self) -> AgentOptions:
-        """The agent's slice. Raises Misconfigured naming every provider key that is missing."""
-        missing = [
-            name
-            for name, key in {
-                "DEEPGRAM_API_KEY": self.deepgram_api_key,
-                "OPENAI_API_KEY": self.openai_api_key,
-                "CARTESIA_API_KEY": self.cartesia_api_key,
-            }.items()
-            if key is None
-        ]
-        if missing:
-            raise Misconfigured(
-                f"missing: {', '.join(missing)}; set them in the environment or in .env"
-            )
+        """The agent's slice. Which keys it needs, the profiles say: see ``doctor.models.at_start``."""
         return AgentOptions(
             deepgram=_access(self.deepgram_api_key, self.deepgram_base_url),
             openai=_access(self.openai_api_key, self.openai_base_url),
             cartesia=_access(self.cartesia_api_key, self.cartesia_base_url),
+            model_keys=_keys_by_host(self.trunkline_model_keys),
+            prices={model: Price(**price) for model, price in self.trunkline_prices.items()},
             house=House(max_calls=self.trunkline_max_calls),
         )
 
@@ -245,10 +268,25 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _keys_by_host(value: SecretStr | None) -> dict[str, str]:
+    """Raises ValueError, which holds nothing of the keys."""
+    try:
+        given = json.loads(value.get_secret_value()) if value else {}
+    except ValueError:
+        given = None
+    if not isinstance(given, dict) or not all(isinstance(key, str) for key in given.values()):
+        raise ValueError('must be JSON like {"api.groq.com": "the key"}') from None
+    if wrong := [host for host in given if not host or "/" in host or "@" in host]:
+        raise ValueError(f"{wrong[0]!r} is no host; write it without https:// and path")
+    return {host.lower(): key for host, key in given.items()}
+
+
 def _access(key: SecretStr | None, base_url: str | None) -> ProviderAccess:
     return ProviderAccess(key.get_secret_value() if key else "", base_url)
 
 
-def _what(fault: Any) -> str:
-    shown = "" if fault["type"] == "missing" else f" (it is {fault['input']!r})"
+def _what(fault: Any, settings: type[BaseSettings]) -> str:
+    field = settings.model_fields.get(str(fault["loc"][0])) if fault["loc"] else None
+    secret = field is not None and "SecretStr" in str(field.annotation)
+    shown = "" if secret or fault["type"] == "missing" else f" (it is {fault['input']!r})"
     return f"{fault['msg'].removeprefix('Value error, ').lower()}{shown}"

@@ -62,6 +62,10 @@ async def test_a_silent_caller_is_asked_and_then_let_go(placed: Place) -> None:
     assert call.page.call.from_number is None
 
 
+ALONE: dict[str, Any] = {"fallback": {}}
+"""A profile with one choice for each part."""
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
@@ -76,7 +80,7 @@ async def test_a_silent_caller_is_asked_and_then_let_go(placed: Place) -> None:
 async def test_a_provider_that_fails(fault: str, says: str, placed: Place) -> None:
     """The caller hears an apology and the keypad menu, which does what is chosen; the operator reads why."""
     steps = (Listen(), Say("where_does_my_order_stand.wav"), Listen(), Press("3"), StayOn())
-    call = await placed(replace(STORY["a"], steps=steps), fault)
+    call = await placed(replace(STORY["a"], steps=steps), fault, profile=ALONE)
     assert call.page.call.end_reason == "provider_down"
     assert call.told["gave_up"] is None
     assert says in call.told["failure"]
@@ -89,7 +93,7 @@ async def test_a_provider_that_fails(fault: str, says: str, placed: Place) -> No
 async def test_whoever_hangs_up_on_a_failure_is_called_back(placed: Place) -> None:
     """A caller who hears the apology and hangs up has a call back booked all the same."""
     steps = (Overhear(timedelta(seconds=5)), HangUp())
-    call = await placed(replace(STORY["a"], steps=steps), "stt:401")
+    call = await placed(replace(STORY["a"], steps=steps), "stt:401", profile=ALONE)
     assert call.page.call.end_reason == "provider_down"
     assert [a.kind for a in call.page.activities] == ["task"]
 

@@ -48,13 +48,37 @@ def test_the_environment_wins_over_the_file_and_the_command_line_over_both(
     assert Settings.load(env_file=tmp_path / ".env", trunkline_port=3333).trunkline_port == 3333
 
 
-def test_missing_provider_keys_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The agent's slice names each key that is missing, and none that is there."""
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("TRUNKLINE_MODEL_KEYS", "secret-key", "must be json like"),
+        ("TRUNKLINE_MODEL_KEYS", '{"https://h/v1": "secret-key"}', "is no host"),
+        ("TRUNKLINE_PRICES", '{"openai gpt-4.1": {"tokens": 1}}', "openai gpt-4.1: tokens is no"),
+        ("TRUNKLINE_PRICES", '{"openai gpt-4.1": {"input": -1}}', "a price is below zero"),
+    ],
+)
+def test_keys_and_prices_of_models_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, says: str
+) -> None:
+    """What is no table of keys or prices is told with its name, and no key in it."""
+    monkeypatch.setenv(name, text)
     with pytest.raises(Misconfigured) as caught:
-        Settings.load(env_file=None).agent()
-    assert "DEEPGRAM_API_KEY, CARTESIA_API_KEY" in str(caught.value)
-    assert "OPENAI" not in str(caught.value)
+        Settings.load(env_file=None)
+    assert name in str(caught.value)
+    assert says in str(caught.value)
+    assert "secret-key" not in str(caught.value)
+
+
+def test_the_agent_gets_the_keys_of_its_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys by host and prices by model reach the agent's slice."""
+    monkeypatch.setenv("TRUNKLINE_MODEL_KEYS", '{"API.groq.com": "gsk"}')
+    monkeypatch.setenv("TRUNKLINE_PRICES", '{"openai gpt-4.1": {"input": 2, "output": 8}}')
+    agent = Settings.load(env_file=None).agent()
+    assert agent.model_keys == {"api.groq.com": "gsk"}
+    assert (agent.prices["openai gpt-4.1"].input, agent.prices["openai gpt-4.1"].cached) == (
+        2,
+        None,
+    )
 
 
 def test_keys_are_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ async def test_all_models_gone(make: "Make", tmp_path: Path) -> None:
             await think(models)
         assert [error.recoverable for error in told] == [False]
         sentence = str(models.failure("llm", ValueError()))
-        assert "(openai gpt-4o-mini)" in sentence
+        assert "(openai gpt-4.1-mini)" in sentence
         assert "answered with an error (500)" in sentence
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
+from trunkline.calls.usage import Price
 from trunkline.desk.door import House
 from trunkline.kit.blobs import BlobOptions
 from trunkline.kit.db import DatabaseOptions
@@ -30,6 +31,8 @@ class AgentOptions:
     cartesia: ProviderAccess
     model_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Host, with its port if one is given → the key of a server of one's own or of Azure's."""
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    """Provider and model, as ``openai gpt-4.1-mini`` → what it costs."""
     breaker_folder: str = field(
         default_factory=lambda: f"{tempfile.gettempdir()}/trunkline-{os.getpid()}"
     )

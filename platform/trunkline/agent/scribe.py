@@ -72,6 +72,8 @@ class Scribe:
         """The turn in which the caller asked for what is done now; evidence of every change."""
         self.on_stale: Callable[[], None] = lambda: None
         """Called once when another agent has taken the call over."""
+        self.models_of: Callable[[str], dict[str, str]] = lambda role: {}
+        """Asked at the end of each turn of the role: which models made it."""
 
     def listen(self, session: AgentSession[Any]) -> None:
         """Follow *session* from now on."""
@@ -129,7 +131,7 @@ class Scribe:
         stopped = metrics.get("stopped_speaking_at")
         ended_ms = self._line.offset_ms(stopped) if stopped else self._line.position_ms()
         self._latency = _latency(metrics)
-        self._save(turn, ended_ms=max(ended_ms, turn.started_ms))
+        self._save(turn, ended_ms=max(ended_ms, turn.started_ms), models=self.models_of(turn.role))
 
     def end_overheard(self) -> None:
         """What the other side has said so far is a turn of its own that nobody answers."""
@@ -178,6 +180,7 @@ class Scribe:
             ended_ms=max(ended_ms, turn.started_ms),
             interrupted=item.interrupted,
             latency=latency or None,
+            models=self.models_of(turn.role),
         )
 
     # Storing ------------------------------------------------------------------------------
@@ -189,6 +192,7 @@ class Scribe:
         ended_ms: int | None = None,
         interrupted: bool = False,
         latency: dict[str, int] | None = None,
+        models: dict[str, str] | None = None,
     ) -> None:
         text = redact(turn.text.strip())
 
@@ -203,6 +207,7 @@ class Scribe:
                 ended_ms=ended_ms,
                 interrupted=interrupted,
                 latency=latency,
+                models=models,
                 now=now,
             )
             turn.id = row.id

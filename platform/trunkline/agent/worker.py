@@ -32,6 +32,7 @@ from trunkline.agent.tools import tools_for
 from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
 from trunkline.calls.queries import turns as turns_of
+from trunkline.calls.usage import bill
 from trunkline.crm import queries as crm_reads
 from trunkline.desk.door import Kind
 from trunkline.errors import ProviderFailed, StaleLease, TrunklineError
@@ -144,6 +145,7 @@ class _Call:
         team = self._team = assemble(body, self._services.options, talk.clock)
         session = sessions.build(body, team, talk)
         team.watch(session)
+        talk.scribe.models_of = team.models_of
         session.on("error", self._on_error)
         talk.scribe.listen(session)
         talk.watch(session)
@@ -197,12 +199,24 @@ class _Call:
         if self._team is not None:
             disbanding = asyncio.create_task(self._team.aclose())
             await asyncio.wait([disbanding], timeout=_STOP.total_seconds())
+            await self._store_usage(self._team)
         await self._talk.scribe.aclose()
         if self._recorder is not None:
             try:
                 await self._recorder.stop()
             except (TrunklineError, OSError):
                 log.exception("recording_not_closed")
+
+    async def _store_usage(self, team: Team) -> None:
+        usage = bill(team.used, self._services.options.prices)
+        try:
+            async with self._talk.db.work() as work:
+                await calls.add_usage(work, self._talk.lease, usage)
+        except StaleLease:
+            log.info("usage_fenced")
+        except Exception:
+            # What it cost matters less than that the call is closed.
+            log.exception("usage_not_stored")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

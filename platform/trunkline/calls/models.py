@@ -55,6 +55,8 @@ class Call(Base):
     ended_at: Mapped[datetime | None]
     heartbeat_at: Mapped[datetime | None]
     """Last sign of life of the agent that holds the lease."""
+    usage: Mapped[dict[str, Any] | None]
+    """What it took of its providers and what that cost, as ``calls.usage.bill`` writes it."""
     lease_epoch: Mapped[int] = mapped_column(Integer, default=0)
     """Counts the agents this call has had; a write with an older epoch is refused."""
     duration_ms: Mapped[int | None] = mapped_column(Integer)
@@ -140,6 +142,8 @@ class Turn(Base):
     interrupted: Mapped[bool] = mapped_column(default=False)
     latency: Mapped[dict[str, Any] | None]
     """Parts of the reply time in milliseconds, as the agent measured them."""
+    models: Mapped[dict[str, Any] | None]
+    """Part (stt; llm, tts) → provider and model that heard, or thought and spoke it."""
 
     __table_args__ = (Index("ix_turns_call_id_seq", "call_id", "seq", unique=True),)
 

@@ -441,6 +441,7 @@ async def save_turn(
     ended_ms: int | None,
     interrupted: bool = False,
     latency: Mapping[str, Any] | None = None,
+    models: Mapping[str, str] | None = None,
     language: str | None = None,
     leg_id: str | None = None,
     now: datetime,
@@ -448,7 +449,7 @@ async def save_turn(
     """Store what was said so far: a new turn without *turn_id*, otherwise that one's next form.
 
     *text* is redacted already. The first time that *ended_ms* is given the turn is complete and
-    ``transcript.turn`` is recorded; it stays complete. A None for latency, language or leg
+    ``transcript.turn`` is recorded; it stays complete. A None for latency, models, language or leg
     leaves what was known. Raises Invalid for an unknown role, NotFound when no such turn is in this call.
     """
     _one_of("role", role, ROLES)
@@ -471,6 +472,8 @@ async def save_turn(
         turn.ended_ms = ended_ms
     if latency is not None:
         turn.latency = dict(latency)
+    if models:
+        turn.models = dict(models)
     if language is not None:
         turn.language = language
     if leg_id is not None:
@@ -479,6 +482,25 @@ async def save_turn(
     if completed:
         await _tell_turn(session, turn, now=now)
     return turn
+
+
+async def add_usage(session: AsyncSession, lease: Lease, usage: Mapping[str, Any]) -> None:
+    """Store what the call took of its providers, as ``calls.usage.bill`` writes it.
+
+    An agent that took the call over adds to what the one before it took.
+    """
+    call = await fence(session, lease)
+    before = call.usage
+    if before is None:
+        call.usage = dict(usage)
+        return
+    known = [one for one in (before["cost_micros"], usage["cost_micros"]) if one is not None]
+    call.usage = {
+        **usage,
+        "parts": [*before["parts"], *usage["parts"]],
+        "cost_micros": sum(known) if known else None,
+        "complete": before["complete"] and usage["complete"],
+    }
 
 
 async def start_tool(

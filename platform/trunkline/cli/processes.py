@@ -33,7 +33,9 @@ def demo(
     ] = False,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="Break a provider: part:kind@turn, for example llm:500@2."),
+        typer.Option(
+            help="Break the first choice of a part: part:kind@turn, as llm:500@2; part/*:kind breaks all."
+        ),
     ] = None,
 ) -> None:
     """Place five calls with real audio, show them live, and serve the dashboard. Needs no keys."""
@@ -106,10 +108,23 @@ def worker(data: Data = None) -> None:
     """Answer the calls that LiveKit sends for the agent `trunkline`, each in a process of its own."""
     from trunkline.settings import Settings
 
-    options = Settings.load(trunkline_data=data).worker()
+    settings = Settings.load(trunkline_data=data)
+    options = settings.worker()
     from trunkline.agent import server
+    from trunkline.doctor.models import at_start
+    from trunkline.kit.db import check_revision, open_database
 
-    configure_logging(Settings.load(trunkline_data=data))
+    configure_logging(settings)
+
+    async def look() -> None:
+        db = open_database(settings.database)
+        try:
+            await check_revision(db)
+            await at_start(settings, db)
+        finally:
+            await db.close()
+
+    asyncio.run(look())
     asyncio.run(
         server.run(options, lambda port: print(f"ready {port}", flush=True))  # noqa: T201
     )

@@ -105,11 +105,16 @@ def profile_publish(
     as_json: AsJson = False,
 ) -> None:
     """Let a profile say what a file says, from the next call on; a new name makes a new profile."""
+    from trunkline.doctor.models import refused
+    from trunkline.errors import Invalid
     from trunkline.kit.clock import utc_now
     from trunkline.profiles import service, text
     from trunkline.profiles.diff import differences
+    from trunkline.settings import Settings
 
     body = text.parse(_read(file))
+    if against := asyncio.run(refused(Settings.load(trunkline_data=data), body)):
+        raise Invalid(f"the profile is not valid: {'; '.join(against)}")
 
     async def work(session: Any) -> None:
         version, before = await service.put_profile(session, name=name, body=body, now=utc_now())

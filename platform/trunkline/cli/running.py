@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from trunkline.access.service import first_owner
@@ -95,6 +96,7 @@ def _app(settings: Settings, parts: Sequence[Part], db: Database, livekit: LiveK
     if "web" not in parts:
         return probes.app([probes.database(db), *needs])
     # The courier and the guardian alone load neither FastAPI nor the pages.
+    from trunkline.doctor.models import refused
     from trunkline.web.app import create_app
     from trunkline.web.options import WebOptions
 
@@ -108,6 +110,7 @@ def _app(settings: Settings, parts: Sequence[Part], db: Database, livekit: LiveK
         ),
         utc_now,
         needs=needs,
+        objections=partial(refused, settings),
     )
 
 

@@ -48,6 +48,8 @@ class TurnLine:
     interrupted: bool
     latency: dict[str, Any] | None
     """Parts of the reply time in milliseconds."""
+    models: dict[str, str] | None
+    """Part (stt; llm, tts) → provider and model."""
     felt_ms: int | None = None
     """Of a reply: from the caller's last sound to the agent's first, measured from the recording."""
 
@@ -197,6 +199,8 @@ class CallPage:
     recording: Sound | None
     timeline: tuple[Moment, ...]
     """Turns and tool runs in the order in which they began."""
+    usage: dict[str, Any] | None = None
+    """What it took of its providers and what that cost, as ``calls.usage.bill`` writes it."""
 
     @property
     def felt_ms(self) -> int | None:
@@ -224,6 +228,7 @@ async def page(session: AsyncSession, call_id: str) -> CallPage:
         arrival=Arrival(call.attestation, call.door, call.door_reason, call.room, call.sip_call_id),
         marks=await review.marks(session, call_id),
         answered_by=await _answered_by(session, call.profile_version_id),
+        usage=call.usage,
         turns=tuple(_turn(turn, felt) for turn in turn_rows),
         tool_runs=tuple(_tool(run) for run in run_rows),
         changes=changes,
@@ -308,6 +313,7 @@ def _turn(turn: Turn, felt: Mapping[str, int]) -> TurnLine:
         interrupted=turn.interrupted,
         latency=turn.latency,
         felt_ms=felt.get(turn.id),
+        models=turn.models,
     )
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import httpx
 
-from trunkline.doctor import house, lines, livekit, providers
+from trunkline.doctor import house, lines, livekit, models, providers
 from trunkline.doctor.report import Finding, Findings, Group, Report, bounded
 from trunkline.kit.clock import Clock, utc_now
 from trunkline.kit.db import Database, DatabaseError
@@ -31,7 +31,7 @@ async def examine(settings: Settings, clock: Clock = utc_now) -> Report:
         groups = await asyncio.gather(
             _settings(settings),
             _data(settings, clock, db, has_db),
-            _providers(settings, client),
+            _providers(settings, client, db, has_db),
             _livekit(settings, clock, client, link, has_link),
             _processes(settings, client),
             _lines(settings, db, has_db, link, has_link),
@@ -107,9 +107,20 @@ async def _data(
     ]
 
 
-async def _providers(settings: Settings, client: httpx.AsyncClient) -> Findings:
+async def _providers(
+    settings: Settings,
+    client: httpx.AsyncClient,
+    db: Database | DatabaseError,
+    has_db: _Looked,
+) -> Findings:
+    async def chosen() -> Findings:
+        if not isinstance(db, Database) or not await _good(has_db):
+            return []
+        return await models.published(client, settings, db)
+
     return await _all(
-        *(("providers", n, providers.provider(client, settings, n)) for n in providers.NAMES)
+        *(("providers", n, providers.provider(client, settings, n)) for n in providers.NAMES),
+        ("providers", "profiles", chosen()),
     )
 
 

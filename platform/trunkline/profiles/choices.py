@@ -285,19 +285,20 @@ class Fallback(Part):
         description="Who speaks when tts can't, in this order; choose voices that sound alike.",
     )
     hearing_ms: int = Field(
-        default=1500,
+        default=1200,
         ge=500,
         le=10_000,
         description="The caller speaks so long and nothing is heard: the next recogniser hears it.",
     )
     first_token_ms: int = Field(
-        default=1200,
+        default=800,
         ge=300,
         le=10_000,
-        description="No word of an answer for so long: the next model is asked.",
+        description="No word of an answer for so long: the next model is asked as well, and whoever "
+        "is first answers.",
     )
     first_audio_ms: int = Field(
-        default=1000,
+        default=800,
         ge=300,
         le=10_000,
         description="No sound of a sentence for so long: the next voice says it.",

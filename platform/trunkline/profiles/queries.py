@@ -1,6 +1,5 @@
 """All reads of profiles and numbers."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -124,16 +123,23 @@ async def published(session: AsyncSession, profile_id: str) -> tuple[ProfileVers
 
 async def published_bodies(session: AsyncSession) -> Sequence[ProfileBody]:
     """What every profile says and does now; one that this program cannot read is left out."""
+    return [body for _, body in await published_by_name(session) if isinstance(body, ProfileBody)]
+
+
+async def published_by_name(session: AsyncSession) -> Sequence[tuple[str, ProfileBody | Invalid]]:
+    """Every profile's name and what it says now, or why this program cannot read it."""
     statement = (
         select(Profile, ProfileVersion)
         .join(ProfileVersion, ProfileVersion.id == Profile.published_version_id)
         .order_by(Profile.name)
     )
-    bodies = []
+    found: list[tuple[str, ProfileBody | Invalid]] = []
     for owner, current in (await session.execute(statement)).all():
-        with contextlib.suppress(Invalid):
-            bodies.append(_body(owner, current))
-    return bodies
+        try:
+            found.append((owner.name, _body(owner, current)))
+        except Invalid as error:
+            found.append((owner.name, error))
+    return found
 
 
 async def numbers(session: AsyncSession) -> Sequence[Number]:

@@ -33,6 +33,8 @@ _SAMPLE_RATES_HZ = (8000, 16000, 22050, 24000, 44100, 48000)
 _STRUCTURED_ERRORS_SINCE = "2026-03-01"
 _BUFFER_DELAY_MS = 3000
 """Cartesia's default for max_buffer_delay_ms."""
+NO_VOICE = "00000000-0000-0000-0000-000000000000"
+"""The one id that no voice has."""
 _PAUSE_S = 0.2
 """Between two sentences of one context, which reach the voice one by one."""
 
@@ -254,8 +256,19 @@ def routes(voice: Speaker, options: SandboxOptions) -> list[BaseRoute]:
         # Any voice id is taken; none is listed.
         return JSONResponse({"data": [], "has_more": False, "next_page": None})
 
+    async def one_voice(request: Request) -> Response:
+        voice_id = request.path_params["voice_id"]
+        try:
+            admit(request)
+            if voice_id == NO_VOICE:
+                raise _Problem(404, "Not found", "Voice not found.", "not_found")
+        except _Problem as problem:
+            return problem.response(_version(request))
+        return JSONResponse({"id": voice_id, "name": "Voice", "language": "en"})
+
     return [
         Route("/voices", voices, methods=["GET"]),
+        Route("/voices/{voice_id}", one_voice, methods=["GET"]),
         WebSocketRoute("/tts/websocket", speak_to_socket),
         Route("/tts/bytes", speak_to_request, methods=["POST"]),
     ]

@@ -235,11 +235,27 @@ def routes(ears: Listener, options: SandboxOptions, *, idle: timedelta = IDLE) -
         details = {"api_key_id": str(uuid.UUID(int=0)), "scopes": ["member"]}
         return JSONResponse(details, headers={"dg-request-id": request_id})
 
+    async def models(request: Request) -> Response:
+        request_id = str(uuid.uuid4())
+        try:
+            admit(request, options, "stt")
+        except Refusal as refusal:
+            return refusal.response(request_id)
+        heard = [_listed(name) for name in ("nova-3", "nova-2", "flux-general-en")]
+        spoken = [_listed(f"aura-2-{name}-en") for name in ("thalia", "luna", "zeus")]
+        return JSONResponse({"stt": heard, "tts": spoken}, headers={"dg-request-id": request_id})
+
     return [
         Route("/v1/auth/token", key_details, methods=["GET"]),
+        Route("/v1/models", models, methods=["GET"]),
         WebSocketRoute("/v1/listen", live),
         Route("/v1/listen", prerecorded, methods=["POST"]),
     ]
+
+
+def _listed(name: str) -> dict[str, object]:
+    """A row of https://developers.deepgram.com/reference/manage/models/list."""
+    return {"name": name, "canonical_name": name, "architecture": name, "languages": ["en"]}
 
 
 async def _transcribe(ears: Listener, pcm: bytes, sample_rate_hz: int) -> list[Word]:
@@ -304,7 +320,7 @@ class _Stream:
         self._query = query
         self._request_id = request_id
         model = socket.query_params.get("model")
-        self._faults = tuple(one for one in options.faults if one.model in (None, model))
+        self._faults = tuple(one for one in options.faults if one.model in (None, "*", model))
         self._stt_final_s = options.delays.stt_final.total_seconds()
         self._idle_s = idle.total_seconds()
         self._clock = asyncio.get_running_loop().time

@@ -27,10 +27,11 @@ from trunkline.kit.livekit import LiveKitOptions
 from trunkline.kit.processes import Child, ChildDied, spawn
 from trunkline.outbox.publish import publish
 from trunkline.sandbox.callers import Orders
+from trunkline.sandbox.faults import Fault
 from trunkline.sandbox.receiver import Receiver
 from trunkline.sandbox.stack import check_installed, free_port
 from trunkline.sandbox.stack import livekit as livekit_server
-from trunkline.sandbox.story import STORIES, seed
+from trunkline.sandbox.story import FIRST, STORIES, seed
 from trunkline.sandbox.watch import Watch, document, hearing, percentile
 from trunkline.sandbox.worker import WorkerOrders
 from trunkline.settings import Settings
@@ -107,7 +108,7 @@ async def _run(options: DemoOptions, console: Console, stopped: asyncio.Event) -
         sandbox = await stack.enter_async_context(
             _child(
                 "trunkline.sandbox.server",
-                *(f"--fault={fault}" for fault in options.faults),
+                *(f"--fault={Fault.parse(one).of_first(FIRST).text()}" for one in options.faults),
             )
         )
         port = options.port or (free_port() if options.livekit else 0)

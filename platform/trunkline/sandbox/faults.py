@@ -1,8 +1,8 @@
 """What can be made to go wrong in the sandbox's providers, said in one line; every protocol asks here."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 Part = Literal["stt", "llm", "tts", "realtime"]
@@ -41,7 +41,7 @@ STATUSES = ("401", "429", "500", "503")
 RETRY_AFTER_S = 1
 """What a 429 says in Retry-After."""
 
-_FORM = re.compile(r"(\w+)(?:/([\w.:-]+))?:([\w-]+)(?:@([1-9]\d*))?")
+_FORM = re.compile(r"(\w+)(?:/([\w.:-]+|\*))?:([\w-]+)(?:@([1-9]\d*))?")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,12 @@ class Fault:
         turn = int(found[4]) if found[4] else None
         return cls(part=found[1], kind=found[3], turn=turn, model=found[2])  # type: ignore[arg-type]
 
+    def of_first(self, models: Mapping[str, str]) -> "Fault":
+        """This fault for *models* (part → model) alone, unless it names one; ``*`` names them all."""
+        if self.model == "*":
+            return replace(self, model=None)
+        return self if self.model else replace(self, model=models.get(self.part))
+
     def text(self) -> str:
         """As :meth:`parse` reads it."""
         model = f"/{self.model}" if self.model else ""
@@ -89,7 +95,7 @@ class Fault:
         return (
             self.part == part
             and (self.turn is None or self.turn == turn)
-            and (self.model is None or model is None or self.model == model)
+            and (self.model in (None, "*") or model is None or self.model == model)
         )
 
 

@@ -63,10 +63,23 @@ PROFILE: Mapping[str, object] = {
         "hours": [],
     },
     "limits": {"silence_s": 4.0},
+    "fallback": {
+        "stt": [{"provider": "openai"}],
+        "llm": [{"model": "gpt-4o-mini"}],
+        "tts": [{"provider": "deepgram", "voice": "aura-2-thalia-en"}],
+        # The sandbox's providers are never slow unless they are told to be.
+        "hearing_ms": 1000,
+        "first_token_ms": 600,
+        "first_audio_ms": 500,
+    },
     # Recorded lines end flat, which the end-of-turn model often takes for a sentence that goes on.
     "endpointing": {"min_delay_ms": 300, "max_delay_ms": 600},
     "record": True,
 }
+
+
+FIRST: Mapping[str, str] = {"stt": "nova-3", "llm": "gpt-4.1-mini", "tts": "sonic-2"}
+"""Part → the model that the profile chooses first, which a fault of the demo strikes."""
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,7 @@ def document(
                 "text": turn.text,
                 "started_ms": turn.started_ms,
                 "interrupted": turn.interrupted,
+                "models": turn.models or {},
             }
             for turn in page.turns
         ],

@@ -15,7 +15,7 @@ from trunkline.kit.probes import Check, database, problems
 from trunkline.web import errors
 from trunkline.web.bell import Bell
 from trunkline.web.dashboard import call_pages, marks_pages, pages, people_pages, webhook_pages
-from trunkline.web.deps import Parts, Web
+from trunkline.web.deps import Objections, Parts, Web
 from trunkline.web.envelope import Envelope
 from trunkline.web.errors import Problem, documented
 from trunkline.web.options import WebOptions
@@ -73,16 +73,18 @@ def create_app(
     clock: Clock = utc_now,
     *,
     needs: Sequence[Check] = (),
+    objections: Objections | None = None,
 ) -> FastAPI:
     """The ASGI application over an opened database and blob store, which stay the caller's to close.
 
-    *needs* is what /ready looks at besides the database, for what else runs in this process.
+    *needs* is what /ready looks at besides the database, for what else runs in this process; *objections* is
+    asked before a profile is published.
     """
     # The interactive docs of FastAPI load their scripts from elsewhere; nothing here may.
     app = FastAPI(
         title="Trunkline", version="1", docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    app.state.web = Web(db, blobs, options, clock, Bell(db), tuple(needs))
+    app.state.web = Web(db, blobs, options, clock, Bell(db), tuple(needs), objections)
     app.state.livekit_seen = livekit.Seen()
     app.state.livekit_probes = livekit.Seen(100)
     rooms = (

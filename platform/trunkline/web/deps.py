@@ -1,5 +1,6 @@
 """What routes are given: the database, the blobs and the clock of the running app."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -11,9 +12,12 @@ from trunkline.kit.blobs import Blobs
 from trunkline.kit.clock import Clock
 from trunkline.kit.db import Database
 from trunkline.kit.probes import Check
+from trunkline.profiles.body import ProfileBody
 from trunkline.web.bell import Bell
 from trunkline.web.options import WebOptions
 from trunkline.webhooks.options import EndpointOptions
+
+Objections = Callable[[ProfileBody], Awaitable[Sequence[str]]]
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Web:
     bell: Bell
     needs: tuple[Check, ...] = ()
     """What /ready looks at besides the database."""
+    objections: Objections | None = None
+    """What the providers say against a profile that is about to be published, a sentence each."""
 
     def now(self) -> datetime:
         """The present moment, in UTC."""

@@ -26,6 +26,8 @@ _KEPT_S = 15.0
 """Audio that is kept until it was heard: longer than anybody speaks without a final transcript."""
 _LEAD_S = 0.6
 """Kept from before the caller was noticed to speak."""
+_WHOLE_S = 2.0
+"""The least that a provider of whole utterances is given for one: it begins when the caller has ended."""
 _SHORTEST_S = 0.35
 """Sound shorter than this may be a cough, of which no recogniser makes a word."""
 
@@ -226,13 +228,12 @@ class _Listening(RecognizeStream):
         hearing = self._hearing
         if hearing.spoke_at_s is None:
             return False
-        if hearing.ended_at_s is not None:
-            since_s = max(hearing.ended_at_s, event_at_s)
-        elif live:
-            since_s = max(hearing.spoke_at_s, event_at_s)
-        else:
-            return False
-        return now_s - since_s > hearing.hearing_s
+        if hearing.ended_at_s is None:
+            # Whoever takes whole utterances has not got this one yet.
+            return live and now_s - max(hearing.spoke_at_s, event_at_s) > hearing.hearing_s
+        # Who heard along the way has only the last words to finish; the others begin now.
+        patience_s = hearing.hearing_s / 2 if live else max(hearing.hearing_s, _WHOLE_S)
+        return now_s - max(hearing.ended_at_s, event_at_s) > patience_s
 
     def _is_quiet(self) -> bool:
         return self._hearing.spoke_at_s is None

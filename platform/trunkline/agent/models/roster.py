@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import structlog
 from livekit.agents import llm, stt, tts
+from livekit.agents.metrics import LLMMetrics, STTMetrics, TTSMetrics
 
 from trunkline.agent.models import plugins
 from trunkline.agent.models.breaker import Breaker
+from trunkline.calls.usage import Used
 from trunkline.profiles.choices import PartName
 
 log = structlog.get_logger()
@@ -51,8 +54,11 @@ class Roster(Generic[P]):
         self._probing: dict[str, asyncio.Task[None]] = {}
         self.current = self.candidates[0]
         """Who has answered last."""
-        self.failure: tuple[Candidate[P], BaseException] | None = None
-        """Who has failed last, and how."""
+        self._failures: dict[str, tuple[Candidate[P], BaseException]] = {}
+        self._used: dict[str, Used] = {}
+        self._fresh = False
+        for one in self.candidates:
+            one.plugin.on("metrics_collected", partial(self._count, one.label))
 
     def order(self) -> list[Candidate[P]]:
         """Whom to ask, one after another: those out of order last, for when nobody else is left."""
@@ -69,7 +75,7 @@ class Roster(Generic[P]):
 
     def failed(self, candidate: Candidate[P], error: BaseException) -> None:
         """*candidate* did not do what it was asked; it is left alone until a try succeeds."""
-        self.failure = (candidate, error)
+        self._failures[candidate.key] = (candidate, error)
         log.warning(
             "model_failed", part=self.part, model=candidate.label, error=type(error).__name__
         )
@@ -81,9 +87,42 @@ class Roster(Generic[P]):
         """*candidate* does what it was asked."""
         if candidate is not self.current:
             log.info("model_changed", part=self.part, model=candidate.label)
-        self.current = candidate
+        self.current, self._fresh = candidate, True
         if self._breaker.is_open(candidate.key):
             self._breaker.reset(candidate.key)
+
+    @property
+    def failure(self) -> tuple[Candidate[P], BaseException] | None:
+        """Who has failed, and how last: the first choice before the others; None for nobody."""
+        found = [self._failures.get(one.key) for one in self.candidates]
+        return next((failure for failure in found if failure is not None), None)
+
+    def taken(self) -> str | None:
+        """Who has done something since this was asked last; None for nobody."""
+        fresh, self._fresh = self._fresh, False
+        return self.current.label if fresh else None
+
+    @property
+    def used(self) -> list[Used]:
+        """What each of them did so far, background tries included: they are billed alike."""
+        return list(self._used.values())
+
+    def _count(self, label: str, metrics: Any) -> None:
+        more: dict[str, int] = {"requests": 1}
+        match metrics:
+            case LLMMetrics():
+                more["input_tokens"] = metrics.prompt_tokens
+                more["cached_tokens"] = metrics.prompt_cached_tokens
+                more["output_tokens"] = metrics.completion_tokens
+            case TTSMetrics():
+                more["characters"] = metrics.characters_count
+                more["audio_ms"] = round(metrics.audio_duration * 1000)
+            case STTMetrics():
+                more["audio_ms"] = round(metrics.audio_duration * 1000)
+                more["requests"] = int(metrics.audio_duration > 0)
+            case _:
+                return
+        self._used[label] = self._used.get(label, Used(self.part, label)).plus(**more)
 
     async def settled(self) -> None:
         """Wait until all that were out of order are back."""

@@ -18,6 +18,7 @@ from trunkline.agent.models.roster import Candidate, Roster
 from trunkline.agent.models.speaking import Speaking
 from trunkline.agent.models.thinking import Thinking
 from trunkline.agent.options import AgentOptions
+from trunkline.calls.usage import Used
 from trunkline.errors import ProviderFailed
 from trunkline.kit.clock import Clock
 from trunkline.profiles.body import ProfileBody
@@ -45,6 +46,19 @@ class Team:
             self.hearing.speaking(now=event.new_state == "speaking")
 
         session.on("user_state_changed", on_user)
+
+    def models_of(self, role: str) -> dict[str, str]:
+        """Part → provider and model of those who made the turn of *role* (user or agent) that ends now."""
+        if role == "user":
+            return {"stt": self.hearing.roster.current.label}
+        done = {"llm": self.thinking.roster.taken(), "tts": self.speaking.roster.taken()}
+        return {part: label for part, label in done.items() if label is not None}
+
+    @property
+    def used(self) -> list[Used]:
+        """What each model did so far."""
+        each = (self.hearing.roster, self.thinking.roster, self.speaking.roster)
+        return [used for roster in each for used in roster.used]
 
     def served(self) -> dict[str, str]:
         """Part → provider and model of whoever has done it last."""

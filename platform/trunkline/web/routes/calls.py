@@ -155,6 +155,10 @@ class Turn(Shown):
         description="Of a reply: from the caller's last sound to the agent's first, as the recording has it.",
         examples=[940],
     )
+    models: dict[str, str] | None = Field(
+        description="Which provider and model heard it (`stt`), or thought (`llm`) and spoke (`tts`) it.",
+        examples=[{"llm": "openai gpt-4.1-mini", "tts": "cartesia sonic-2"}],
+    )
 
 
 class ToolRun(Shown):
@@ -225,9 +229,40 @@ class Recording(Shown):
     sample_rate_hz: int = Field(examples=[8000])
 
 
+class Used(Shown):
+    """What one model did in the call."""
+
+    part: Literal["stt", "llm", "tts", "realtime"]
+    model: str = Field(description="Its provider and name.", examples=["openai gpt-4.1-mini"])
+    requests: int = Field(examples=[4])
+    input_tokens: int = Field(examples=[5210])
+    cached_tokens: int = Field(description="Of the input tokens.", examples=[3072])
+    output_tokens: int = Field(examples=[118])
+    characters: int = Field(description="Spoken.", examples=[0])
+    audio_ms: int = Field(description="Heard or spoken.", examples=[0])
+    cost_micros: int | None = Field(
+        description="Millionths of a dollar; null when no price is set for the model.",
+        examples=[1351],
+    )
+
+
+class Usage(Shown):
+    """What the call took of its providers."""
+
+    parts: list[Used]
+    cost_micros: int | None = Field(
+        description="Millionths of a dollar, of all models that have a price.", examples=[21_874]
+    )
+    complete: bool = Field(description="Whether every model has a price.")
+    currency: Literal["USD"]
+
+
 class CallDetail(CallSummary):
     """One call with everything that is known of it."""
 
+    usage: Usage | None = Field(
+        description="Null until the call is over, and for one that no model answered."
+    )
     turns: list[Turn]
     tool_runs: list[ToolRun]
     changes: list[Change]
@@ -342,6 +377,7 @@ async def get_call(call_id: CallId, parts: Parts, key: ApiKey = needs("calls:rea
         activities=[Activity.model_validate(activity) for activity in page.activities],
         deliveries=[Delivery.model_validate(line) for line in page.deliveries],
         recording=Recording.model_validate(page.recording) if page.recording else None,
+        usage=Usage.model_validate(page.usage) if page.usage else None,
     )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from trunkline.access.models import ApiKey
-from trunkline.errors import NotFound
+from trunkline.errors import Invalid, NotFound
 from trunkline.profiles import models, queries, service, text
 from trunkline.profiles.body import ProfileBody
 from trunkline.profiles.diff import differences
@@ -179,7 +179,11 @@ async def publish_profile(
     once: DoOnce,
     key: ApiKey = needs("profiles:write"),
 ) -> Response:
-    """Makes a new version, which answers from the next call on; the same again changes nothing."""
+    """Makes a new version, which answers from the next call on; the same again changes nothing.
+
+    422 names each field whose model, voice or key its provider refuses."""
+    if parts.objections is not None and (against := await parts.objections(body)):
+        raise Invalid(f"the profile is not valid: {'; '.join(against)}")
 
     async def work(session: AsyncSession) -> tuple[int, BaseModel]:
         version, before = await service.put_profile(session, name=name, body=body, now=parts.now())
