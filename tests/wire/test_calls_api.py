@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from trunkline.access import service as access
+from trunkline.calls import service as calls
 from trunkline.crm import queries as crm_reads
 from trunkline.crm import service as crm
 from trunkline.kit.blobs import BlobOptions, open_blobs
@@ -126,3 +127,26 @@ async def test_a_key_that_may_not(
         "/v1/calls", json={"to": DANA}, headers={"Authorization": f"Bearer {token}"}
     )
     assert answer.status_code == 403
+
+
+async def test_how_a_call_was_let_in(
+    api: httpx.AsyncClient, sqlite_db: Database, make: "Make", now: datetime
+) -> None:
+    """The list and the call tell the door's decision, its reason, and how far the carrier vouches."""
+    async with sqlite_db.work() as session:
+        call = await make.call(session, now=now)
+        call.attestation = "B"
+        await calls.decide_door(session, call.id, kind="capacity", reason="all 2 lines are busy")
+        placed = await make.call(session, room="room-2", direction="outbound", now=now)
+    keys = ("attestation", "door", "door_reason", "attempt", "retry_of", "reason")
+    expected = {
+        call.id: ["B", "capacity", "all 2 lines are busy", 1, None, None],
+        placed.id: [None, None, None, 1, None, None],
+    }
+    listed = {one["id"]: one for one in (await api.get("/v1/calls")).json()["data"]}
+    assert {id: [one[key] for key in keys] for id, one in listed.items()} == expected
+    one = (await api.get(f"/v1/calls/{call.id}")).json()
+    assert [one[key] for key in keys] == expected[call.id]
+    described = (await api.get("/openapi.json")).json()["components"]["schemas"]["CallDetail"]
+    for key in keys:
+        assert described["properties"][key]["description"], key

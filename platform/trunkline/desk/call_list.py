@@ -80,6 +80,12 @@ class CallRow:
     """Which of the calls to reach the same person it is."""
     retry_of: str | None
     """The first of them; None for that one."""
+    attestation: str | None = None
+    """How far the carrier vouches for the caller's number: A, B or C."""
+    door: str | None = None
+    """How a call that came in was let in or turned away, a ``desk.door.Kind``; None before that."""
+    door_reason: str | None = None
+    """Why, in words."""
 
     @property
     def live(self) -> bool:
@@ -160,6 +166,9 @@ async def rows(session: AsyncSession, found: Sequence[Call]) -> list[CallRow]:
             activity_id=call.activity_id,
             due_at=call.due_at if call.state == State.QUEUED else None,
             attempt=call.attempt,
+            attestation=call.attestation,
+            door=call.door,
+            door_reason=call.door_reason,
             retry_of=call.retry_of,
         )
         for call in found

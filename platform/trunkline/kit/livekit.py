@@ -48,6 +48,8 @@ _DIAL, _REFER = "place the call", "transfer the call"
 _RANG_OUT = ("sip request timed out", "request timed out", "context deadline exceeded")
 """What is said, without a SIP status, when nobody answers: by livekit-sip (code canceled) of a call that
 rings out, by livekit-server (deadline_exceeded, ``wrapSIPContextError``) when *ringing* is over first."""
+_WRAPPED = "twirp error unknown: "
+"""Before what livekit-server 1.13.5 is told of a transfer by livekit-sip."""
 _SETS = frozenset(
     {"numbers", "allowed_addresses", "allowed_numbers", "inbound_numbers", "trunk_ids"}
 )
@@ -349,7 +351,8 @@ class LiveKit:
                 timed_out = error.sip_transfer_reason == "STR_RINGING_TIMEOUT"
                 status = error.sip_status_code or (408 if timed_out else None)
                 raise _sip_failed(what, status, reason) from error
-            if what in (_DIAL, _REFER) and error.message.startswith(_RANG_OUT):
+            said = error.message.removeprefix(_WRAPPED)
+            if what in (_DIAL, _REFER) and said.startswith(_RANG_OUT):
                 raise _sip_failed(what, 408, "Request Timeout") from error
             if not (gone_is_fine and error.code == api.ServerErrorCode.NOT_FOUND):
                 raise LiveKitFailed(_refused(error, what, self._options)) from error

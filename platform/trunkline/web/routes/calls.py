@@ -12,6 +12,7 @@ from trunkline.access.models import ApiKey
 from trunkline.calls.lifecycle import EndReason, State
 from trunkline.crm import service as crm
 from trunkline.desk import call_list, call_page, dial
+from trunkline.desk.door import Kind
 from trunkline.web import media, paging
 from trunkline.web.auth import AnyKey, needs
 from trunkline.web.deps import Parts
@@ -80,7 +81,23 @@ class CallSummary(Shown):
         description="While it is queued: when it is dialled, or tried again.", examples=[None]
     )
     attempt: int = Field(description="Which of the calls to reach one person.", examples=[1])
-    retry_of: str | None = Field(description="The first of those calls.", examples=[None])
+    retry_of: str | None = Field(
+        description="The first of those calls; null for that one.", examples=[None]
+    )
+    attestation: Literal["A", "B", "C"] | None = Field(
+        description="How far the carrier vouches for the caller's number (STIR/SHAKEN): A knows the "
+        "caller and their right to the number, B the caller, C neither; null when it does not say.",
+        examples=["A"],
+    )
+    door: Kind | None = Field(
+        description="How a call that came in was let in or turned away: open, after_hours (another "
+        "profile answers), message (only that is taken), blocked, or capacity (lines are busy); "
+        "null for calls that we place, and until it is decided.",
+        examples=["open"],
+    )
+    door_reason: str | None = Field(
+        description="Why it was not simply let in.", examples=["closed, so 'Night' answers"]
+    )
 
 
 class CallRequest(BaseModel):
