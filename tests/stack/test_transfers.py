@@ -1,4 +1,4 @@
-"""Transfers and keys through real rooms and a real worker, with telephones at the far end."""
+"""Transfers, keys and a bad line through real rooms and a real worker, with telephones at the far end."""
 
 import asyncio
 import os
@@ -44,10 +44,11 @@ from trunkline.sandbox.caller import (
     Step,
     rms,
 )
+from trunkline.sandbox.line_faults import SOUND, Echo, Faults
 from trunkline.sandbox.phones import BUSY, DECLINES, RINGS_OUT, Listener, Phone
 from trunkline.sandbox.sip import Dial, SipCall
 from trunkline.sandbox.sip_api import SipApi
-from trunkline.sandbox.story import OUR_NUMBER, PROFILE, seed
+from trunkline.sandbox.story import OUR_NUMBER, PROFILE, STORIES, seed
 from trunkline.sandbox.worker import WorkerOrders
 
 if TYPE_CHECKING:
@@ -122,10 +123,10 @@ class House:
         (pid,) = [job["pid"] for job in told["calls"] if job["room"] == room]
         os.kill(pid, signal.SIGKILL)
 
-    def line(self, room: str, *steps: Step) -> tuple[SipCall, Caller]:
+    def line(self, room: str, *steps: Step, faults: Faults = SOUND) -> tuple[SipCall, Caller]:
         """A call that is not made yet, and who makes it."""
         caller = Caller(steps)
-        dial = Dial(room, from_raw=DANA, to_raw=OUR_NUMBER, number=OUR_NUMBER)
+        dial = Dial(room, from_raw=DANA, to_raw=OUR_NUMBER, number=OUR_NUMBER, faults=faults)
         return SipCall(self.server.options, dial, caller), caller
 
     async def call(self, room: str, *steps: Step) -> tuple[CallPage, Caller]:
@@ -361,7 +362,7 @@ async def test_the_person_answers_in_words(
         f"word_{ends}", Listen(), Press("3"), Pause(timedelta(seconds=32)), HangUp()
     )
     assert (page.call.end_reason, runs(page)[0]) == (ends, run), said(page)
-    assert ("Support is on the line" in said(page)) == (ends == "transferred")
+    assert ("[put through to Support]" in said(page)) == (ends == "transferred")
     await house.no_room_is_left()
 
 
@@ -447,3 +448,23 @@ async def test_keys_are_sent_in_order(house: House) -> None:
     page = await house.over("menu")
     assert runs(page) == [("press_keys", "ok", None)]
     assert line.keys == "1*2#"
+
+
+async def test_a_spoiled_line(house: House) -> None:
+    """Loss, jitter, noise and an echo of the agent's own voice: the caller is understood all the same."""
+    faults = Faults(
+        loss=0.01,
+        jitter=timedelta(milliseconds=15),
+        noise_dbfs=-55.0,
+        # What a network's echo canceller leaves (ITU-T G.168).
+        echo=Echo(timedelta(milliseconds=40), 45.0),
+    )
+    line, caller = house.line("spoiled", *STORIES[0].steps, faults=faults)
+    await asyncio.wait_for(line.run(), 90)
+    page = await house.over("spoiled")
+    assert caller.gave_up is None
+    assert [(c.title, c.before, c.after) for c in page.changes if c.entity == "deal"] == [
+        ("Office Fiber", "proposal", "won")
+    ], page.turns
+    assert page.call.end_reason == "agent_hangup"
+    assert not any(turn.interrupted for turn in page.turns), "its echo does not cut the agent off"
