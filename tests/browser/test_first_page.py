@@ -3,7 +3,6 @@
 import asyncio
 import math
 import re
-import shutil
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.async_api import Browser, Page, Response, async_playwright, expect
+from playwright.async_api import Browser, Page, Response, expect
 
 from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
@@ -26,22 +25,8 @@ from trunkline.web.app import create_app
 from trunkline.web.options import WebOptions
 
 if TYPE_CHECKING:
-    from tests.conftest import Make, Need
+    from tests.conftest import Make
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    # As root, in a container, without a graphics card; and no connections but to the page.
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--mute-audio",
-    "--autoplay-policy=no-user-gesture-required",
-]
 MS = timedelta(milliseconds=1)
 RATE_HZ = 8000
 DURATION_S = 90
@@ -55,15 +40,6 @@ def a_recording() -> bytes:
         samples.append(round(8000 * math.sin(n * 0.17)))
         samples.append(round(8000 * math.sin(n * 0.12)))
     return wav_bytes(samples.tobytes() * DURATION_S, RATE_HZ, 2)
-
-
-@pytest.fixture
-async def chromium(need: "Need") -> AsyncIterator[Browser]:
-    need("Chromium", CHROMIUM is not None, "apt-get install chromium")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        await browser.close()
 
 
 @pytest.fixture
