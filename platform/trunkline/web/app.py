@@ -14,7 +14,15 @@ from trunkline.kit.db import Database
 from trunkline.kit.probes import Check, database, problems
 from trunkline.web import errors
 from trunkline.web.bell import Bell
-from trunkline.web.dashboard import call_pages, marks_pages, pages, people_pages, webhook_pages
+from trunkline.web.dashboard import (
+    call_pages,
+    key_pages,
+    marks_pages,
+    pages,
+    people_pages,
+    profile_pages,
+    webhook_pages,
+)
 from trunkline.web.deps import Objections, Parts, Web
 from trunkline.web.envelope import Envelope
 from trunkline.web.errors import Problem, documented
@@ -101,6 +109,8 @@ def create_app(
         app.include_router(call_pages.router)
         app.include_router(people_pages.router)
         app.include_router(webhook_pages.router)
+        app.include_router(profile_pages.router)
+        app.include_router(key_pages.router)
         app.add_middleware(Door)
     errors.install(app)
     app.add_middleware(Envelope, clock=clock)

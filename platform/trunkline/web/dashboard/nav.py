@@ -22,10 +22,18 @@ class Place:
 PLACES: tuple[tuple[str, tuple[Place, ...]], ...] = (
     ("Work", (Place("calls", "Calls", "/calls", "calls:read", "phone"),)),
     (
+        "Telephone",
+        (
+            Place("profiles", "Profiles", "/profiles", "profiles:read", "profiles"),
+            Place("numbers", "Numbers", "/numbers", "profiles:read", "numbers"),
+        ),
+    ),
+    (
         "Integration",
         (
             Place("webhooks", "Webhooks", "/webhooks", "webhooks:read", "webhooks"),
-            Place("deliveries", "Deliveries", "/deliveries", "webhooks:read", "play"),
+            Place("deliveries", "Deliveries", "/deliveries", "webhooks:read", "next"),
+            Place("keys", "Keys", "/keys", "keys:write", "keys"),
         ),
     ),
     (
