@@ -3,9 +3,10 @@
 import asyncio
 
 from alembic import context
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 import trunkline.access.models
 import trunkline.calls.models
@@ -13,7 +14,7 @@ import trunkline.crm.models
 import trunkline.outbox.models
 import trunkline.profiles.models
 import trunkline.webhooks.models  # noqa: F401 - each import above adds its tables to the metadata
-from trunkline.kit.db import Base, prepare_sqlite
+from trunkline.kit.db import Base, is_of_the_models, prepare_sqlite
 
 
 def url() -> str:
@@ -32,6 +33,7 @@ def run(connection: Connection) -> None:
         target_metadata=Base.metadata,
         render_as_batch=connection.dialect.name == "sqlite",
         compare_type=True,
+        include_name=is_of_the_models,
     )
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":
@@ -39,10 +41,19 @@ def run(connection: Connection) -> None:
         context.run_migrations()
 
 
+def keep_children(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    """Changing a column of SQLite's makes the table anew, and dropping the old one would delete, with foreign
+    keys on, the rows that refer to it (https://www.sqlite.org/lang_altertable.html, section 7)."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys=OFF")
+    cursor.close()
+
+
 async def main() -> None:
     engine = create_async_engine(url(), poolclass=NullPool)
     if engine.dialect.name == "sqlite":
         prepare_sqlite(engine.sync_engine)
+        event.listen(engine.sync_engine, "connect", keep_children)
     async with engine.connect() as connection:
         await connection.run_sync(run)
         await connection.commit()

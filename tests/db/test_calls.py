@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline import events
-from trunkline.calls import queries, service, transcript
+from trunkline.calls import queries, search, service, transcript
+from trunkline.calls.filters import Filters
 from trunkline.calls.lifecycle import EndReason, State
 from trunkline.calls.models import Call, Leg, ToolRun
 from trunkline.calls.service import Lease
@@ -686,10 +687,12 @@ async def test_pages_of_calls(db: Database, make: "Make", now: datetime) -> None
     seen: list[str] = []
     cursor: queries.Cursor | None = None
     async with db.look() as session:
-        while calls := await queries.page(session, before=cursor, limit=3):
-            assert len(calls) <= 3
-            seen += [call.id for call in calls]
-            cursor = queries.Cursor(calls[-1].started_at, calls[-1].id)
+        while page := await search.page(session, Filters(), before=cursor, limit=3):
+            assert len(page.calls) <= 3
+            seen += [call.id for call in page.calls]
+            cursor = page.next
+            if cursor is None:
+                break
     assert seen == made[::-1]
 
 

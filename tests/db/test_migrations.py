@@ -17,6 +17,7 @@ from trunkline.kit.db import (
     DatabaseOptions,
     alembic_config,
     check_revision,
+    is_of_the_models,
     open_database,
     revisions,
     upgrade,
@@ -48,7 +49,8 @@ async def test_the_tables_are_those_of_the_models(db: Database) -> None:
     """Autogenerate finds nothing to do: no column was changed without a migration."""
 
     def differences(connection: Connection) -> Any:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        opts = {"compare_type": True, "include_name": is_of_the_models}
+        context = MigrationContext.configure(connection, opts=opts)
         return compare_metadata(context, Base.metadata)
 
     async with db.engine.connect() as connection:

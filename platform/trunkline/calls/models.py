@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, Integer, String, Text, false, text
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from trunkline.kit.db import Base
@@ -146,6 +146,25 @@ class Turn(Base):
     """Part (stt; llm, tts) → provider and model that heard, or thought and spoke it."""
 
     __table_args__ = (Index("ix_turns_call_id_seq", "call_id", "seq", unique=True),)
+
+
+class Spoken(Base):
+    """The words of a turn that is over, as they are searched (``calls.words.indexed``).
+
+    PostgreSQL has a GIN index over them, SQLite an FTS5 table; migration 0010 makes both by hand.
+    """
+
+    __tablename__ = "spoken"
+
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
+    turn_id: Mapped[str] = mapped_column(
+        String(40), ForeignKey("turns.id", ondelete="CASCADE"), unique=True
+    )
+    call_id: Mapped[str] = mapped_column(String(40), index=True)
+    role: Mapped[str] = mapped_column(String(10))
+    words: Mapped[str] = mapped_column(Text)
 
 
 class ToolRun(Base):

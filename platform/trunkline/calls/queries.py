@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline.calls.lifecycle import State
@@ -65,16 +65,6 @@ async def open_call_for(session: AsyncSession, activity_id: str) -> Call | None:
     """A call for that task that is queued or going on."""
     calls = select(Call).where(Call.activity_id == activity_id, Call.ended_at.is_(None))
     return await session.scalar(calls.limit(1))
-
-
-async def page(
-    session: AsyncSession, *, before: Cursor | None = None, limit: int
-) -> Sequence[Call]:
-    """At most *limit* calls, newest first, beginning after the call *before*."""
-    calls = select(Call).order_by(Call.started_at.desc(), Call.id.desc()).limit(limit)
-    if before is not None:
-        calls = calls.where(tuple_(Call.started_at, Call.id) < tuple_(*before))
-    return (await session.scalars(calls)).all()
 
 
 async def live_without_heartbeat(session: AsyncSession, before: datetime) -> Sequence[Call]:

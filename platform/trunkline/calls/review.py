@@ -187,6 +187,15 @@ async def tags(session: AsyncSession, call_id: str) -> Sequence[str]:
     return (await session.scalars(rows)).all()
 
 
+async def tags_of(session: AsyncSession, call_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Call → its tags in alphabetical order; calls without any are left out."""
+    found: dict[str, tuple[str, ...]] = {}
+    rows = select(Tag.call_id, Tag.tag).where(Tag.call_id.in_(call_ids)).order_by(Tag.tag)
+    for call_id, tag in await session.execute(rows):
+        found[call_id] = (*found.get(call_id, ()), tag)
+    return found
+
+
 async def comments(session: AsyncSession, call_id: str) -> Sequence[Comment]:
     """What was written beside the call, the oldest first."""
     rows = select(Comment).where(Comment.call_id == call_id).order_by(Comment.at, Comment.id)

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from trunkline import events
+from trunkline.calls import search
 from trunkline.calls.lifecycle import EndReason, Signal, State, after
 from trunkline.calls.models import Call, Leg, Recording, ToolRun, Turn
 from trunkline.errors import Conflict, Invalid, NotFound, StaleLease
@@ -382,6 +383,7 @@ async def end(
     for turn in (await session.scalars(open_turns.order_by(Turn.seq))).all():
         spoken_until = _ms(ended - call.answered_at) if call.answered_at else 0
         turn.ended_ms = max(turn.started_ms, spoken_until)
+        await search.index(session, turn)
         await _tell_turn(session, turn, now=now)
     turns = await session.scalar(select(func.count(Turn.id)).where(Turn.call_id == call.id))
     await record(
@@ -479,6 +481,8 @@ async def save_turn(
     if leg_id is not None:
         turn.leg_id = leg_id
     await session.flush()
+    if turn.ended_ms is not None:
+        await search.index(session, turn)
     if completed:
         await _tell_turn(session, turn, now=now)
     return turn

@@ -5,19 +5,24 @@ However many calls a page has, it takes the same number of queries.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from trunkline.calls import queries as calls
+from trunkline.calls import review, search
+from trunkline.calls.filters import Filters
 from trunkline.calls.lifecycle import State
 from trunkline.calls.models import Call, Recording, ToolRun, Turn
 from trunkline.calls.queries import Cursor
+from trunkline.calls.query import Query
+from trunkline.calls.search import Snippet
 from trunkline.crm.models import Change, Contact
 from trunkline.profiles.models import Number
 from trunkline.webhooks.models import Delivery
+
+EVERYTHING = Filters()
 
 
 @dataclass(frozen=True)
@@ -80,12 +85,24 @@ class CallRow:
     """Which of the calls to reach the same person it is."""
     retry_of: str | None
     """The first of them; None for that one."""
+    test: bool
+    """Placed to try something, or demo data."""
+    transferred: bool
+    crm_failed: bool
+    """A tool that writes to the CRM failed, and did not succeed after that."""
+    review: str | None
+    """needed, done or None."""
+    reviewed_by: str | None
+    reviewed_at: datetime | None
+    tags: tuple[str, ...]
     attestation: str | None = None
     """How far the carrier vouches for the caller's number: A, B or C."""
     door: str | None = None
     """How a call that came in was let in or turned away, a ``desk.door.Kind``; None before that."""
     door_reason: str | None = None
     """Why, in words."""
+    snippets: tuple[Snippet, ...] = ()
+    """Where it was said what was searched for."""
 
     @property
     def live(self) -> bool:
@@ -110,6 +127,8 @@ class CallListPage:
     calls: tuple[CallRow, ...]
     next: Cursor | None
     """None when these are the oldest."""
+    searched_back_to: datetime | None = None
+    """How far back a search has looked that stopped before the page was full."""
 
     @property
     def live(self) -> bool:
@@ -117,17 +136,53 @@ class CallListPage:
         return any(call.live for call in self.calls)
 
 
+@dataclass(frozen=True)
+class Tiles:
+    """What there is to say of all calls of a list together."""
+
+    calls: int
+    more: bool
+    """Whether these are only the newest of more."""
+    answered: int
+    median_ms: int | None
+    crm_failed: int
+    deals_moved: int
+    """Stages changed and not changed back."""
+
+
 async def page(
-    session: AsyncSession, *, before: Cursor | None = None, limit: int = 50
+    session: AsyncSession,
+    filters: Filters = EVERYTHING,
+    wanted: Query | None = None,
+    *,
+    before: Cursor | None = None,
+    limit: int = 50,
 ) -> CallListPage:
     """At most *limit* calls, newest first, beginning after the call *before*."""
-    found = await calls.page(session, before=before, limit=limit + 1)
-    shown = found[:limit]
-    last = shown[-1] if len(found) > limit else None
+    found = await search.page(session, filters, wanted, before=before, limit=limit)
+    shown = await rows(session, found.calls)
+    said = await search.snippets(session, wanted, [one.id for one in shown]) if wanted else {}
     return CallListPage(
-        calls=tuple(await rows(session, shown)),
-        next=Cursor(last.started_at, last.id) if last else None,
+        calls=tuple(replace(one, snippets=said.get(one.id, ())) for one in shown),
+        next=found.next,
+        searched_back_to=found.searched_back_to,
     )
+
+
+async def tiles(
+    session: AsyncSession, filters: Filters = EVERYTHING, wanted: Query | None = None
+) -> Tiles:
+    """The sums over the calls that ``page`` finds on all of its pages."""
+    sums = await search.sums(session, filters, wanted)
+    moved = await session.scalar(
+        select(func.count(Change.id)).where(
+            Change.entity == "deal",
+            Change.field == "stage",
+            Change.undone_at.is_(None),
+            Change.call_id.in_(sums.ids),
+        )
+    )
+    return Tiles(sums.calls, sums.more, sums.answered, sums.median_ms, sums.crm_failed, moved or 0)
 
 
 async def rows(session: AsyncSession, found: Sequence[Call]) -> list[CallRow]:
@@ -140,6 +195,7 @@ async def rows(session: AsyncSession, found: Sequence[Call]) -> list[CallRow]:
     failed_tools = await _failed_tools(session, ids)
     deliveries = await _deliveries(session, ids)
     recorded = await _recorded(session, ids)
+    tags = await review.tags_of(session, ids)
     return [
         CallRow(
             id=call.id,
@@ -156,7 +212,7 @@ async def rows(session: AsyncSession, found: Sequence[Call]) -> list[CallRow]:
             started_at=call.started_at,
             answered_at=call.answered_at,
             ended_at=call.ended_at,
-            duration_ms=_duration_ms(call),
+            duration_ms=call.duration_ms,
             turn_count=turns.get(call.id, 0),
             change_count=changes.get(call.id, 0),
             failed_tool_count=failed_tools.get(call.id, 0),
@@ -170,15 +226,16 @@ async def rows(session: AsyncSession, found: Sequence[Call]) -> list[CallRow]:
             door=call.door,
             door_reason=call.door_reason,
             retry_of=call.retry_of,
+            test=call.test,
+            transferred=call.transferred,
+            crm_failed=call.crm_failed,
+            review=call.review,
+            reviewed_by=call.reviewed_by,
+            reviewed_at=call.reviewed_at,
+            tags=tags.get(call.id, ()),
         )
         for call in found
     ]
-
-
-def _duration_ms(call: Call) -> int | None:
-    if call.answered_at is None or call.ended_at is None:
-        return None
-    return (call.ended_at - call.answered_at) // timedelta(milliseconds=1)
 
 
 async def _people(session: AsyncSession, ids: set[str]) -> dict[str, Person]:

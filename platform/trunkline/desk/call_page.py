@@ -10,12 +10,15 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from sqlalchemy import literal, select, tuple_
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline.calls import queries as calls
-from trunkline.calls import review
-from trunkline.calls.models import Call, Recording, ToolRun, Turn
+from trunkline.calls import review, search
+from trunkline.calls.filters import Filters
+from trunkline.calls.models import Recording, ToolRun, Turn
+from trunkline.calls.queries import Cursor
+from trunkline.calls.query import Query
 from trunkline.calls.review import Marks
 from trunkline.calls.transcript import merge
 from trunkline.crm import queries as crm
@@ -257,19 +260,11 @@ async def events(session: AsyncSession, call_id: str) -> Sequence[EventRow]:
     return found.all()
 
 
-async def neighbours(session: AsyncSession, call: CallRow) -> tuple[str | None, str | None]:
-    """The calls beside this one in the list, newer and older; None where the list ends."""
-    place = tuple_(Call.started_at, Call.id)
-    here = tuple_(literal(call.started_at, Call.started_at.type), literal(call.id))
-    newer = select(Call.id).where(place > here).order_by(Call.started_at, Call.id).limit(1)
-    older = (
-        select(Call.id)
-        .where(place < here)
-        .order_by(Call.started_at.desc(), Call.id.desc())
-        .limit(1)
-    )
-    found = (await session.execute(select(newer.scalar_subquery(), older.scalar_subquery()))).one()
-    return found[0], found[1]
+async def neighbours(
+    session: AsyncSession, call: CallRow, filters: Filters, wanted: Query | None
+) -> tuple[str | None, str | None]:
+    """The calls beside this one in a filtered list, newer and older; None where it ends."""
+    return await search.neighbours(session, filters, wanted, Cursor(call.started_at, call.id))
 
 
 def _felt(turns: Sequence[Turn], replies: Iterable[Mapping[str, int]]) -> dict[str, int]:

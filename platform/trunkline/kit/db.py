@@ -203,6 +203,12 @@ def insert_for(session: AsyncSession, table: Any) -> Any:
     return sqlite.insert(table)
 
 
+def is_of_the_models(name: str | None, kind: str, parents: Any) -> bool:
+    """Whether alembic compares a table or index with the models: not those of full-text search, which
+    migrations make by hand."""
+    return name is None or kind not in ("table", "index") or "_fts" not in name
+
+
 def migrations_folder() -> Path:
     """Where alembic's scripts lie: inside the installed package, or at the checkout's root."""
     package = Path(__file__).resolve().parents[1]

@@ -17,6 +17,7 @@ from trunkline.web.bell import Bell
 from trunkline.web.dashboard import (
     call_pages,
     key_pages,
+    list_pages,
     marks_pages,
     pages,
     people_pages,
@@ -104,6 +105,7 @@ def create_app(
     app.include_router(probes)
     app.include_router(pages.help_router)
     if options.dashboard:
+        app.include_router(list_pages.router)
         app.include_router(pages.router)
         app.include_router(marks_pages.router)
         app.include_router(call_pages.router)

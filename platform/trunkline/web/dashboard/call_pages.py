@@ -9,14 +9,17 @@ from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import RedirectResponse, Response
 
 from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.calls import review
+from trunkline.calls.filters import Filters
 from trunkline.crm import service as crm
-from trunkline.desk import call_page
-from trunkline.errors import Conflict, NotFound, Refused
+from trunkline.desk import asked, call_page
+from trunkline.desk.asked import Asked
+from trunkline.errors import Conflict, Invalid, NotFound, Refused
 from trunkline.web import media
 from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts, Web
@@ -54,7 +57,8 @@ async def _show(
     async with web.db.look() as session:
         page = await call_page.page(session, call_id)
         tags = await review.known_tags(session) if person.may("calls:write") else ()
-        newer, older = await call_page.neighbours(session, page.call)
+        beside = await _list_of(session, request)
+        newer, older = await call_page.neighbours(session, page.call, beside.filters, beside.wanted)
         off = await webhooks.switched_off(session)
     nonce = secrets.token_urlsafe(16)
     given = {"start_at": None, "updates": True, "done": "", "fault": None, **facts}
@@ -161,6 +165,14 @@ async def recording(
     answer = await media.recording(request, parts, call_id)
     await note_hearing(parts, request, answer, call_id, by=person)
     return answer
+
+
+async def _list_of(session: AsyncSession, request: Request) -> Asked:
+    """The list that the call was opened from; all calls where its address makes no sense any more."""
+    try:
+        return await asked.read(session, asked.given(_carried(request)))
+    except (Invalid, NotFound):
+        return Asked(Filters(), None)
 
 
 def _carried(request: Request) -> str:

@@ -1,18 +1,15 @@
-"""Pages for people: the list of calls, and what an error code means.
+"""Pages for people: the first one, endpoints that were switched off, and what an error code means.
 
 They work without JavaScript; the script only adds comfort. The URL is the state.
 """
 
 from datetime import timedelta
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from trunkline.access.logins import Person
-from trunkline.desk import call_list
 from trunkline.errors import NotFound
-from trunkline.web import paging
 from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts
 from trunkline.web.errors import EXPLAINED
@@ -23,7 +20,6 @@ router = APIRouter(include_in_schema=False)
 help_router = APIRouter(include_in_schema=False)
 """Pages without data, which anyone may see."""
 
-_ON_A_PAGE = 50
 _LOOK_BACK = timedelta(days=7)
 """How far back the proposed commands send again: longer than retries go on, which is three days."""
 
@@ -32,32 +28,6 @@ _LOOK_BACK = timedelta(days=7)
 async def home() -> Response:
     """The first page is the list of calls."""
     return RedirectResponse("/calls", 303)
-
-
-@router.get("/calls")
-async def call_list_page(
-    request: Request,
-    parts: Parts,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
-    updates: str = "on",
-    person: Person = may("calls:read"),
-) -> Response:
-    """The list of calls, newest first; ``updates=off`` stops it from renewing itself."""
-    before = paging.read(cursor)
-    async with parts.db.look() as session:
-        page = await call_list.page(session, before=before, limit=_ON_A_PAGE)
-        off = await webhooks.switched_off(session)
-    return render.page(
-        "calls.html",
-        person=person,
-        off=off,
-        page=page,
-        older=paging.write(page.next) if page.next else None,
-        cursor=cursor,
-        live=page.live,
-        updates=updates != "off",
-        address=request.url.path,
-    )
 
 
 @router.get("/webhooks/off")

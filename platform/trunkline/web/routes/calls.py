@@ -3,15 +3,16 @@
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from trunkline.access.models import ApiKey
 from trunkline.calls.lifecycle import EndReason, State
+from trunkline.calls.review import Review
 from trunkline.crm import service as crm
-from trunkline.desk import call_list, call_page, dial
+from trunkline.desk import asked, call_list, call_page, dial
 from trunkline.desk.door import Kind
 from trunkline.web import media, paging
 from trunkline.web.auth import AnyKey, needs
@@ -46,6 +47,21 @@ class DeliveryCount(Shown):
     pending: int = Field(examples=[0])
     delivered: int = Field(examples=[6])
     failed: int = Field(examples=[0])
+
+
+class Piece(Shown):
+    """Some characters of a snippet."""
+
+    text: str = Field(examples=["refund"])
+    hit: bool = Field(description="Whether they are what was searched for.", examples=[True])
+
+
+class Snippet(Shown):
+    """A turn in which something was found."""
+
+    role: Literal["user", "agent"]
+    started_ms: int = Field(description="From the answer, as in the recording.", examples=[21_340])
+    pieces: list[Piece]
 
 
 class CallSummary(Shown):
@@ -98,6 +114,18 @@ class CallSummary(Shown):
     door_reason: str | None = Field(
         description="Why it was not simply let in.", examples=["closed, so 'Night' answers"]
     )
+    test: bool = Field(description="Placed to try something, or demo data.", examples=[False])
+    transferred: bool = Field(description="Whether a person took the caller over.")
+    crm_failed: bool = Field(
+        description="A tool that writes to the CRM failed, and did not succeed after that."
+    )
+    review: Review | None = Field(description="Null: nobody has said anything.", examples=["done"])
+    reviewed_by: str | None = Field(examples=["Maria Santos"])
+    reviewed_at: datetime | None = Field(examples=[_AT])
+    tags: list[str] = Field(description="In alphabetical order.", examples=[["billing"]])
+    snippets: list[Snippet] = Field(
+        description="Where it was said what `q` searches for; at most two turns of a call."
+    )
 
 
 class CallRequest(BaseModel):
@@ -147,6 +175,11 @@ class Calls(BaseModel):
     data: list[CallSummary]
     next_cursor: str | None = Field(
         description="Send as `cursor` for the next, older page; null on the last one."
+    )
+    searched_back_to: datetime | None = Field(
+        description="Set when a search stopped before the page was full, so that it stays fast: it has "
+        "looked at calls back to then. `next_cursor` goes on from there.",
+        examples=[None],
     )
 
 
@@ -306,25 +339,86 @@ class Me(BaseModel):
 CallId = Annotated[str, Path(description="The call's id.", examples=[_CALL])]
 
 
+def asked_for(
+    q: Annotated[
+        str | None,
+        Query(
+            max_length=4000,
+            description='What was said: words, `"a phrase"`, `begin*`, `caller:word`, `agent:word`, '
+            "`OR`, `NOT` or `-`, brackets.",
+            examples=['caller:refund -"one moment"'],
+        ),
+    ] = None,
+    from_: Annotated[
+        str | None,
+        Query(alias="from", description="Begun then or later: a day or a moment.", examples=[_AT]),
+    ] = None,
+    to: Annotated[
+        str | None,
+        Query(
+            description="Begun before that moment, or on that day at the latest.", examples=[_AT]
+        ),
+    ] = None,
+    number: Annotated[
+        str | None, Query(description="At either end.", examples=["+12025550134"])
+    ] = None,
+    profile: Annotated[
+        str | None, Query(description="Name of the profile that answered.", examples=["Front desk"])
+    ] = None,
+    direction: Annotated[str | None, Query(description="inbound or outbound.")] = None,
+    end_reason: Annotated[str | None, Query(description="Why it ended.")] = None,
+    answered: Annotated[str | None, Query(description="yes or no.")] = None,
+    min_duration: Annotated[str | None, Query(description="In seconds.", examples=["60"])] = None,
+    max_duration: Annotated[str | None, Query(description="In seconds.", examples=["600"])] = None,
+    contact: Annotated[str | None, Query(description="A contact's id.")] = None,
+    tag: Annotated[str | None, Query(description="A tag.", examples=["billing"])] = None,
+    transferred: Annotated[str | None, Query(description="yes or no.")] = None,
+    crm_failed: Annotated[
+        str | None, Query(description="yes or no: whether a write to the CRM failed.")
+    ] = None,
+    review: Annotated[str | None, Query(description="needed or done.")] = None,
+    tests: Annotated[
+        str | None, Query(description="`hide` leaves tests and demo data out.")
+    ] = None,
+    timezone: Annotated[
+        str | None, Query(description="In which days are meant.", examples=["Europe/Lisbon"])
+    ] = None,
+) -> dict[str, str]:
+    """The filters of the list, by the names that its address has in the browser too."""
+    given = {
+        "q": q, "from": from_, "to": to, "number": number, "profile": profile,
+        "direction": direction, "end_reason": end_reason, "answered": answered,
+        "min_duration": min_duration, "max_duration": max_duration, "contact": contact,
+        "tag": tag, "transferred": transferred, "crm_failed": crm_failed, "review": review,
+        "tests": tests, "timezone": timezone,
+    }  # fmt: skip
+    return {name: value.strip() for name, value in given.items() if value and value.strip()}
+
+
 @router.get(
-    "/calls", operation_id="list_calls", summary="List calls", tags=["calls"],
-    responses=documented(401, 403, 422),
+    "/calls", operation_id="list_calls", summary="List and search calls", tags=["calls"],
+    responses=documented(401, 403, 404, 422),
 )  # fmt: skip
 async def list_calls(
     parts: Parts,
+    given: Annotated[dict[str, str], Depends(asked_for)],
     key: ApiKey = needs("calls:read"),
     cursor: Annotated[
         str | None, Query(description="`next_cursor` of the page before.", max_length=200)
     ] = None,
     limit: Annotated[int, Query(ge=1, le=200, description="Calls on a page.")] = 50,
 ) -> Calls:
-    """Calls, newest first. Follow `next_cursor` for older ones."""
+    """Calls, newest first, narrowed by any filters together. Follow `next_cursor` for older ones."""
     before = paging.read(cursor)
     async with parts.db.look() as session:
-        page = await call_list.page(session, before=before, limit=limit)
+        wanted = await asked.read(session, given)
+        page = await call_list.page(
+            session, wanted.filters, wanted.wanted, before=before, limit=limit
+        )
     return Calls(
         data=[CallSummary.model_validate(call) for call in page.calls],
         next_cursor=paging.write(page.next) if page.next else None,
+        searched_back_to=page.searched_back_to,
     )
 
 

@@ -1,0 +1,61 @@
+"""Ways to look at the list of calls that people keep under a name. Verbs and their reads."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from trunkline.calls.models import View
+from trunkline.calls.review import By
+from trunkline.errors import Invalid, NotFound
+from trunkline.kit.ids import new_id
+
+MOST = 50
+"""Views of one person."""
+LONGEST_NAME = 60
+LONGEST_QUERY = 2000
+
+
+async def save(
+    session: AsyncSession, *, name: str, query: str, shared: bool, by: By, now: datetime
+) -> View:
+    """Keep *query*, what stands behind the ``?`` of the list's address. One of the same name is replaced.
+
+    Raises Invalid for a name or query that is too long, no name, and too many views.
+    """
+    called = " ".join(name.replace("\x00", "").split())
+    if not 1 <= len(called) <= LONGEST_NAME:
+        raise Invalid(f"a view needs a name of 1 to {LONGEST_NAME} characters")
+    wanted = query.lstrip("?")
+    if len(wanted) > LONGEST_QUERY or any(ord(c) < 32 for c in wanted):
+        raise Invalid(f"the filters of a view may have {LONGEST_QUERY} characters; use fewer")
+    mine = select(View).where(View.owner_id == by.id)
+    view = await session.scalar(mine.where(View.name == called))
+    if view is None:
+        count = await session.scalar(select(func.count()).select_from(mine.subquery()))
+        if (count or 0) >= MOST:
+            raise Invalid(f"you have {MOST} views already; remove one first")
+        view = View(
+            id=new_id("view", now=now), owner_id=by.id, owner=by.name[:100], name=called,
+            created_at=now,
+        )  # fmt: skip
+        session.add(view)
+    view.query, view.shared = wanted, shared
+    await session.flush()
+    return view
+
+
+async def remove(session: AsyncSession, view_id: str, *, by: By) -> None:
+    """Take back a view. Raises NotFound, also for somebody else's."""
+    view = await session.get(View, view_id)
+    if view is None or view.owner_id != by.id:
+        raise NotFound(f"you have kept no view {view_id}")
+    await session.delete(view)
+    await session.flush()
+
+
+async def seen_by(session: AsyncSession, person_id: str) -> Sequence[View]:
+    """Somebody's own views and those that everybody sees, in alphabetical order."""
+    rows = select(View).where(or_(View.owner_id == person_id, View.shared))
+    return (await session.scalars(rows.order_by(func.lower(View.name), View.id).limit(200))).all()

@@ -1,0 +1,150 @@
+"""The list of calls: search, filters, tiles that obey them, saved views.
+
+The address is the state, by the names of ``desk.asked``; it can be sent to somebody, saved and exported.
+"""
+
+import contextlib
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Form, Query, Request
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.responses import RedirectResponse, Response
+
+from trunkline.access.logins import Person
+from trunkline.calls import review, views
+from trunkline.calls.lifecycle import EndReason
+from trunkline.calls.review import By
+from trunkline.crm import queries as crm
+from trunkline.desk import asked, call_list
+from trunkline.desk.asked import Asked
+from trunkline.errors import Invalid, NotFound
+from trunkline.profiles import queries as profiles
+from trunkline.web import paging
+from trunkline.web.dashboard import render, words
+from trunkline.web.deps import Parts, Web
+from trunkline.web.people import may
+from trunkline.webhooks import queries as webhooks
+
+router = APIRouter(include_in_schema=False)
+
+_ON_A_PAGE = 50
+
+COLUMNS = {
+    "outcome": "Outcome",
+    "started": "Started",
+    "duration": "Duration",
+    "number": "Number called",
+    "turns": "Turns",
+    "changes": "CRM changes",
+    "webhooks": "Webhooks",
+    "review": "Review",
+    "tags": "Tags",
+}
+"""What can stand beside the caller, in this order."""
+USUAL = ("outcome", "started", "duration", "number", "changes", "webhooks")
+
+
+@router.get("/calls")
+async def call_list_page(
+    request: Request,
+    parts: Parts,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    updates: str = "on",
+    columns: Annotated[list[str] | None, Query()] = None,
+    person: Person = may("calls:read"),
+) -> Response:
+    """The list of calls, newest first; ``updates=off`` stops it from renewing itself."""
+    return await _show(request, parts, person, cursor, updates != "off", columns)
+
+
+async def _show(
+    request: Request,
+    web: Web,
+    person: Person,
+    cursor: str | None,
+    updates: bool,
+    columns: list[str] | None,
+) -> Response:
+    wishes = asked.given(request.url.query)
+    shown = [name for name in COLUMNS if name in columns] if columns else list(USUAL)
+    fault, found = None, Asked(call_list.EVERYTHING, None)
+    async with web.db.look() as session:
+        try:
+            found = await asked.read(session, wishes)
+            before = paging.read(cursor)
+            page = await call_list.page(
+                session, found.filters, found.wanted, before=before, limit=_ON_A_PAGE
+            )
+            tiles = await call_list.tiles(session, found.filters, found.wanted)
+        except (Invalid, NotFound) as error:
+            fault = render.sentence(error)
+            page, tiles = call_list.CallListPage((), None), None
+        choices = await _choices(session, person, found)
+        off = await webhooks.switched_off(session)
+    kept = [("columns", name) for name in shown] if shown != list(USUAL) else []
+    here = asked.as_query(wishes)
+    query = "&".join(filter(None, (here, urlencode(kept))))
+    return render.page(
+        "calls.html",
+        person=person,
+        status=422 if fault else 200,
+        off=off,
+        page=page,
+        tiles=tiles,
+        asked=wishes,
+        fault=fault,
+        query=query,
+        filters=here,
+        columns=COLUMNS,
+        shown=shown,
+        usual=shown == list(USUAL),
+        older=paging.write(page.next) if page.next else None,
+        cursor=cursor,
+        live=page.live,
+        updates=updates,
+        address="/calls",
+        **choices,
+    )
+
+
+async def _choices(session: AsyncSession, person: Person, found: Asked) -> dict[str, Any]:
+    """What the fields of the filters offer, and the saved views."""
+    contact_name = found.filters.contact_id
+    if contact_name is not None:
+        with contextlib.suppress(NotFound):
+            contact_name = (await crm.contact(session, contact_name)).name or contact_name
+    return {
+        "profiles": [(one.name, one.name) for one in await profiles.profiles(session)],
+        "known_tags": [(tag, tag) for tag in await review.known_tags(session)],
+        "reasons": [(one.value, words.ENDED[one].short) for one in EndReason],
+        "contact_name": contact_name,
+        "views": await views.seen_by(session, person.id),
+    }
+
+
+@router.post("/calls/views")
+async def save_view(
+    parts: Parts,
+    name: Annotated[str, Form(max_length=200)] = "",
+    query: Annotated[str, Form(max_length=4000)] = "",
+    shared: Annotated[str, Form(max_length=10)] = "",
+    person: Person = may("calls:read"),
+) -> Response:
+    """Keep the present filters under a name, for oneself or for everybody."""
+    if shared and not person.may("calls:write"):
+        raise Invalid("your role may keep views for itself only; leave out that everybody sees it")
+    by = By(person.id, person.name)
+    async with parts.db.work() as session:
+        view = await views.save(
+            session, name=name, query=query, shared=bool(shared), by=by, now=parts.now()
+        )
+    return RedirectResponse(f"/calls?{view.query}", 303)
+
+
+@router.post("/calls/views/{view_id}/remove")
+async def remove_view(view_id: str, parts: Parts, person: Person = may("calls:read")) -> Response:
+    """Take back one of one's own views."""
+    async with parts.db.work() as session:
+        await views.remove(session, view_id, by=By(person.id, person.name))
+    return RedirectResponse("/calls", 303)
