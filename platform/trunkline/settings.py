@@ -70,8 +70,8 @@ class Settings(BaseSettings):
     """Calls that one worker takes at once."""
     trunkline_worker_overflow: int = Field(24, ge=1)
     """Calls beyond the capacity that are answered with the keypad menu."""
-    trunkline_worker_warm: int = Field(2, ge=1)
-    """Processes of a worker that wait for a call with everything loaded."""
+    trunkline_worker_warm: int | None = Field(None, ge=1)
+    """Processes of a worker that wait for a call with everything loaded; none means as many as calls fit."""
     trunkline_worker_host: str = "127.0.0.1"
     trunkline_worker_port: int = Field(8422, ge=0, le=65535)
     """Port of the worker's /health and /ready; 0 lets the system choose."""

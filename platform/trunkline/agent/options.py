@@ -67,8 +67,9 @@ class WorkerOptions:
     """Calls that this worker takes at once. Above zero."""
     overflow: int = 24
     """Calls beyond it of which the worker still sees to it that ``trunkline-rescue`` answers them."""
-    warm: int = 2
-    """Processes that wait for a call with everything loaded. A call that finds none waits for one."""
+    warm: int | None = None
+    """Processes that wait for a call with everything loaded; None: as many as calls still fit, so that none
+    has to be made while calls come in. A call that finds none is answered by the keypad menu."""
     host: str = "127.0.0.1"
     port: int = 8422
     """Where /health and /ready answer; 0 takes any free port."""
@@ -76,3 +77,8 @@ class WorkerOptions:
     """How long calls may go on once the worker is told to stop."""
     log: Literal["json", "console"] = "console"
     log_level: str = "info"
+
+    @property
+    def idle(self) -> int:
+        """Processes that wait for a call when none is on."""
+        return self.capacity if self.warm is None else min(self.warm, self.capacity)

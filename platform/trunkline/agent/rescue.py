@@ -66,8 +66,8 @@ async def serve(
 async def _take(line: Line, services: Services) -> tuple[Reception, calls.Lease]:
     try:
         return await take(line, services)
-    except Exception:  # a database that is busy for once is asked again
-        log.warning("call_not_stored_yet", room=line.arrival.room)
+    except Exception as error:  # a database that is busy for once is asked again
+        log.warning("call_not_stored_yet", room=line.arrival.room, detail=str(error)[:300])
         return await take(line, services)
 
 

@@ -42,8 +42,8 @@ IDENTITY = "rescue-"
 """How the participants of this agent begin, so that others see who has the caller."""
 MOST = 60
 """Calls at once; beyond it LiveKit asks another machine's."""
-_IDLE = 2
-"""Threads that wait for a call."""
+_IDLE = 8
+"""Threads that wait for a call: as many as may come before the next ones have been started."""
 _WIND_UP = timedelta(seconds=30)
 _START_AGAIN = timedelta(seconds=1)
 _CALL = "call"

@@ -120,7 +120,9 @@ class Server(AgentServer):
             ws_url=options.livekit.url,
             api_key=options.livekit.api_key,
             api_secret=options.livekit.api_secret,
-            num_idle_processes=min(options.warm, options.capacity),
+            num_idle_processes=options.idle,
+            # Imported once and inherited by every process: alone it would take each of them 4 s of CPU.
+            preload_modules=["trunkline.agent.preload"],
             load_threshold=1.0,
             drain_timeout=int(options.drain.total_seconds()),
             session_end_timeout=WIND_UP.total_seconds(),
@@ -137,10 +139,22 @@ class Server(AgentServer):
         self.warm = False
         """Whether a process has been ready for a call since the start."""
         self._sending: set[asyncio.Task[None]] = set()
+        self.on("worker_started", self._bind_pool)
+
+    def _bind_pool(self) -> None:
+        pool: Any = self._proc_pool
+        pool.set_target_idle_processes = self._keep_idle
 
     def _load(self) -> float:
-        # Also when it is full the worker must be asked, to send the rescue: a worker at 1 is not.
+        # Also when it is full the worker must be asked, to send the rescue; LiveKit's node passes one over
+        # that is at 0.7 (observed of 1.13).
         return min(1.0, len(self.active_jobs) / self._most)
+
+    def _keep_idle(self, wanted: int) -> None:
+        # The pool would make a new process for each call that comes, in the very second in which all
+        # CPU is needed to answer; with those that are idle and those that talk there are enough.
+        fit = min(wanted, self._capacity - len(self.active_jobs))
+        self._proc_pool._target_idle_processes = max(1, fit)
 
     def _get_effective_load(self) -> float:
         # The original (1.8.9) counts a job that was accepted and not launched yet as a whole idle
@@ -152,6 +166,12 @@ class Server(AgentServer):
     def full(self) -> bool:
         """Whether the call that is being asked about, which is counted already, is one too many."""
         return len(self.active_jobs) + self._reserved_slots > self._capacity
+
+    @property
+    def cold(self) -> bool:
+        """Whether that call would have to wait until a process is ready: seconds when many come at once."""
+        # A call that was accepted and not launched yet has its process in the queue still.
+        return self._proc_pool._warmed_proc_queue.qsize() < self._reserved_slots
 
     def send_rescue(self, room: str, livekit: LiveKit) -> None:
         """See to it that ``trunkline-rescue`` answers *room*, unless another worker's agent comes."""
@@ -193,9 +213,9 @@ def make_server(options: WorkerOptions, livekit: LiveKit) -> Server:
     async def on_request(request: JobRequest) -> None:
         if request.job.metadata == PROBE:
             await request.reject()
-        elif server.full:
+        elif server.full or server.cold:
             # LiveKit asks the other workers now; the caller must not hear ringing if none is free.
-            log.warning("worker_full", room=request.room.name)
+            log.warning("no_agent_free", room=request.room.name, full=server.full)
             await request.reject()
             server.send_rescue(request.room.name, livekit)
         else:

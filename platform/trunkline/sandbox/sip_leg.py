@@ -43,10 +43,14 @@ def token(
 
 
 class Leg:
-    """The participant's own side of *room*: its status, its voice and its keys."""
+    """The participant's own side of *room*: its status, its voice and its keys.
 
-    def __init__(self, room: rtc.Room) -> None:
-        self._me = room
+    Its voice goes out in pieces of so many frames.
+    """
+
+    def __init__(self, room: rtc.Room, frames: int = 1) -> None:
+        self._me, self._frames = room, frames
+        self._said = bytearray()
         self._source = rtc.AudioSource(LINE_RATE_HZ, 1, queue_size_ms=200)
 
     async def tell(self, attributes: Mapping[str, str]) -> None:
@@ -68,7 +72,11 @@ class Leg:
 
     async def say(self, pcm: bytes) -> None:
         """The voice's next 20 ms."""
-        await self._source.capture_frame(rtc.AudioFrame(pcm, LINE_RATE_HZ, 1, FRAME))
+        self._said += pcm
+        if len(self._said) < 2 * FRAME * self._frames:
+            return
+        piece, self._said = bytes(self._said), bytearray()
+        await self._source.capture_frame(rtc.AudioFrame(piece, LINE_RATE_HZ, 1, len(piece) // 2))
 
     async def press(self, keys: str) -> None:
         """Press keys: one packet each, however often RFC 4733 repeats it on the line."""
@@ -80,13 +88,18 @@ class Leg:
         await self._source.aclose()
 
 
-async def hear(track: rtc.RemoteAudioTrack, push: Callable[[bytes], None]) -> None:
-    """Give each 20 ms of *track*, as PCM16 at LINE_RATE_HZ, to *push* until it ends."""
+async def hear(track: rtc.RemoteAudioTrack, push: Callable[[bytes], None], frames: int = 1) -> None:
+    """Give each 20 ms of *track*, as PCM16 at LINE_RATE_HZ, to *push* until it ends.
+
+    They come in pieces of so many *frames*.
+    """
     stream = rtc.AudioStream.from_track(
-        track=track, sample_rate=LINE_RATE_HZ, num_channels=1, frame_size_ms=20
+        track=track, sample_rate=LINE_RATE_HZ, num_channels=1, frame_size_ms=20 * frames
     )
     try:
         async for event in stream:
-            push(bytes(event.frame.data))
+            pcm = bytes(event.frame.data)
+            for at in range(0, len(pcm), 2 * FRAME):
+                push(pcm[at : at + 2 * FRAME])
     finally:
         await stream.aclose()

@@ -1,0 +1,9 @@
+"""Imported once, before any call, by the process that every job process is forked from.
+
+What stands here is inherited as it is, so it may neither start a thread nor open a connection.
+"""
+
+import importlib
+
+for name in ("trunkline.agent.server", "sqlalchemy.dialects.sqlite.aiosqlite"):
+    importlib.import_module(name)
