@@ -19,9 +19,11 @@ def frontend() -> ModuleType:
 
 
 def test_the_bundle_is_of_these_sources() -> None:
-    """A script or style that was changed has been bundled. Way out: `uv sync`."""
+    """A script or style that was changed has been bundled. Way out: `uv sync`, or the command below."""
     build = frontend()
-    assert build.built() == build.sources(), "the bundle is stale: run `uv sync`"
+    assert build.built() == build.sources(), (
+        "the bundle is stale: run `uv run python infra/frontend.py build`"
+    )
 
 
 def test_the_bundle_notices_every_change(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ class Bundle:
             manifest = json.loads((folder / "manifest.json").read_text())
         except FileNotFoundError:
             raise Misconfigured(
-                "the pages' scripts and styles were not built; `uv sync` builds them"
+                "the pages' scripts and styles were not built; "
+                "in a checkout `uv run python infra/frontend.py build` builds them"
             ) from None
         return cls(
             files={
