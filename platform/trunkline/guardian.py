@@ -1,5 +1,5 @@
-"""Watches live calls: one that rings in vain gets an agent sent for, one whose agent has died is closed
-and its recording made playable.
+"""Watches live calls: one that rings in vain gets an agent sent for, and so does one whose agent has died;
+when nobody is on the line any more it is closed and its recording made playable.
 
 Any number of guardians may run. Each looks by itself; the lease of a call decides which of
 them closes it, and whoever has the lease joins the recording.
@@ -15,7 +15,9 @@ from typing import Any
 import structlog
 
 from trunkline.calls import queries, recording, service
-from trunkline.desk import ringing, sip
+from trunkline.calls.lifecycle import EndReason
+from trunkline.calls.models import Call
+from trunkline.desk import ringing, sip, takeover
 from trunkline.kit.blobs import Blobs
 from trunkline.kit.clock import Clock, utc_now
 from trunkline.kit.db import Database
@@ -32,6 +34,9 @@ class GuardianOptions:
     """Pause between two looks at the live calls."""
     lost_after: timedelta = timedelta(seconds=6)
     """An agent without a sign of life for this long is dead. Above three of its heartbeats."""
+    closed_after: timedelta = timedelta(seconds=30)
+    """A call without a sign of life is closed after this long also when LiveKit, out of reach, cannot say
+    whether its caller is still there."""
     join_after: timedelta = timedelta(seconds=60)
     """Whoever was joining the recording of an ended call is given up after this long. Longer than
     joining the longest recording takes: an hour is 115 MB."""
@@ -171,15 +176,48 @@ class Guardian:
             lost = await queries.live_without_heartbeat(session, silent_since)
         for call in lost:
             try:
+                reason = await self._why_closed(call, silent_since, now)
+                if reason is None:
+                    continue
                 async with self._db.work() as session:
-                    lease = await service.lose(session, call.id, silent_since=silent_since, now=now)
+                    lease = await service.lose(
+                        session, call.id, silent_since=silent_since, reason=reason, now=now
+                    )
             except Exception:
                 log.exception("call_not_closed", call_id=call.id)
                 continue
             if lease is not None:
-                log.warning("agent_lost", call_id=call.id, epoch=lease.epoch)
+                log.warning("call_closed", call_id=call.id, reason=reason.value, epoch=lease.epoch)
                 self._to_join.append(call.id)
                 await self._end_rooms(call.room)
+
+    async def _why_closed(
+        self, call: Call, silent_since: datetime, now: datetime
+    ) -> EndReason | None:
+        """The reason for which a call without a sign of life ends; None when it goes on."""
+        if self._livekit is None or call.channel != "sip":
+            return EndReason.AGENT_LOST
+        try:
+            if not await takeover.has_caller(self._livekit, call.room):
+                # Nobody was there to note that a caller who heard ringing has hung up.
+                rang = call.answered_at is None and call.direction == "inbound"
+                return EndReason.CANCELLED if rang else EndReason.AGENT_LOST
+            agent = takeover.next_agent(await self._livekit.dispatches(call.room))
+            if agent is None:
+                return EndReason.AGENT_LOST
+            # Of several guardians one sends.
+            async with self._db.work() as session:
+                lease = await service.take_abandoned(
+                    session, call.id, silent_since=silent_since, now=now
+                )
+            if lease is not None:
+                log.warning("agent_replaced", call_id=call.id, agent=agent)
+                await takeover.send(self._livekit, call.room, agent)
+        except LiveKitFailed as error:
+            log.warning("livekit_not_asked", call_id=call.id, detail=str(error))
+            unseen = now - service.last_seen(call) > self._options.closed_after
+            return EndReason.AGENT_LOST if unseen else None
+        return None
 
     async def _end_rooms(self, room: str) -> None:
         """Let nobody wait for an agent that is gone: neither the caller nor whom it had asked."""

@@ -7,14 +7,14 @@ from trunkline.errors import IllegalTransition
 
 # One row per state; columns in the order of Signal; "-" is refused.
 TABLE = """
-              ring     answer   hold  resume   transfer      rescue   end
-queued        ringing  -        -     -        -             -        ended
-ringing       ringing  talking  -     -        -             rescued  ended
-talking       -        talking  held  -        transferring  rescued  ended
-held          -        talking  held  talking  -             rescued  ended
-transferring  -        talking  -     talking  -             rescued  ended
-rescued       -        rescued  -     talking  -             rescued  ended
-ended         ended    ended    -     -        -             ended    ended
+              ring          answer   hold  resume   transfer      rescue   take_over  end
+queued        ringing       -        -     -        -             -        -          ended
+ringing       ringing       talking  -     -        -             rescued  -          ended
+talking       talking       talking  held  -        transferring  rescued  talking    ended
+held          held          talking  held  talking  -             rescued  talking    ended
+transferring  transferring  talking  -     talking  -             rescued  talking    ended
+rescued       rescued       rescued  -     talking  -             rescued  talking    ended
+ended         ended         ended    -     -        -             ended    ended      ended
 """
 
 

@@ -186,9 +186,10 @@ class Conversation:
     async def mind_limit(self, session: AgentSession["Conversation"]) -> None:
         """Warn the caller in time, at a pause; when the time is up say goodbye and hang up."""
         limits, loop = self.body.limits, asyncio.get_running_loop()
-        end = loop.time() + limits.max_call_s
+        # Also of a call that another agent began.
+        end = loop.time() + limits.max_call_s - self.line.position_ms() / 1000
         if 0 < limits.warn_before_end_s < limits.max_call_s:
-            await asyncio.sleep(limits.max_call_s - limits.warn_before_end_s)
+            await asyncio.sleep(max(0.0, end - limits.warn_before_end_s - loop.time()))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(end):
                     while not await self._silent_for(PAUSE.total_seconds()):

@@ -46,6 +46,12 @@ class Line(Protocol):
         False when nobody is there to talk to, and ``ended`` says why.
         """
 
+    def go_on(self, answered_at: float) -> None:
+        """Before ``answer``: another agent answered at that time (seconds since the epoch) and is gone.
+
+        Positions then go on counting from there.
+        """
+
     async def hang_up(self) -> None:
         """End the call from our side. Safe to repeat, and before it was answered."""
 

@@ -5,6 +5,7 @@ one; at the end they are joined into one WAV.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 
 import numpy as np
@@ -15,7 +16,7 @@ from trunkline.calls import recording as recordings
 from trunkline.calls import service as calls
 from trunkline.calls.queries import recording as recording_of
 from trunkline.errors import TrunklineError
-from trunkline.kit.blobs import Blobs
+from trunkline.kit.blobs import BlobMissing, Blobs
 from trunkline.kit.clock import Clock
 from trunkline.kit.db import Database
 
@@ -28,15 +29,28 @@ _BYTES_PER_SECOND = LINE_RATE_HZ * 2 * 2
 
 
 class Recorder:
-    """One call's recorder; ``push`` is a tap of the line and never waits."""
+    """One call's recorder; ``push`` is a tap of the line and never waits.
 
-    def __init__(self, db: Database, blobs: Blobs, lease: calls.Lease, clock: Clock) -> None:
+    *position_ms* is the line's: what nobody has recorded until the first push is silence.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        blobs: Blobs,
+        lease: calls.Lease,
+        clock: Clock,
+        position_ms: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._db, self._blobs, self._lease, self._clock = db, blobs, lease, clock
         self._buffer = bytearray()
         self._segments: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._recording_id: str | None = None
         self._writer: asyncio.Task[None] | None = None
         self._count = 0
+        self._position_ms = position_ms
+        self._stored: int | None = None
+        """Bytes that an earlier agent stored; None once the gap after them is filled."""
 
     async def start(self) -> None:
         """Open the recording; what is pushed from now on is in it."""
@@ -44,11 +58,16 @@ class Recorder:
             row = await calls.open_recording(
                 session, self._lease, sample_rate_hz=LINE_RATE_HZ, now=self._clock()
             )
+            segments = list(row.segments)
+        self._stored = sum([await self._size(key) for key in segments])
         self._recording_id = row.id
         self._writer = asyncio.create_task(self._write(), name="recorder")
 
     def push(self, caller: bytes, agent: bytes) -> None:
         """Add the same stretch of both sides, PCM16 mono at LINE_RATE_HZ, equally long."""
+        if self._stored is not None:
+            self._fill(self._position_ms() * _BYTES_PER_SECOND // 1000 - self._stored)
+            self._stored = None
         stereo = np.empty(len(caller), dtype="<i2")
         stereo[0::2] = np.frombuffer(caller, dtype="<i2")
         stereo[1::2] = np.frombuffer(agent, dtype="<i2")
@@ -80,6 +99,20 @@ class Recorder:
                 now=self._clock(),
             )
         await recordings.discard(self._blobs, row.segments)
+
+    def _fill(self, gap: int) -> None:
+        whole = int(SEGMENT.total_seconds() * _BYTES_PER_SECOND)
+        while gap > 0:
+            self._buffer += bytes(min(gap, whole))
+            gap -= whole
+            if len(self._buffer) >= whole:
+                self._cut()
+
+    async def _size(self, key: str) -> int:
+        try:
+            return await self._blobs.size(key)
+        except BlobMissing:
+            return 0
 
     def _cut(self) -> None:
         if self._buffer:

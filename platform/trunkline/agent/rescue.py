@@ -10,11 +10,11 @@ from collections.abc import Callable
 import structlog
 
 from trunkline.agent import clips
-from trunkline.agent.line import LINE_RATE_HZ, Line
+from trunkline.agent.line import Line
 from trunkline.agent.menu import Caller, ClipVoice, Menu, person_of, play, until_over
 from trunkline.agent.recorder import Recorder
 from trunkline.agent.scribe import Scribe
-from trunkline.agent.services import Services, beat, close, take
+from trunkline.agent.services import Ended, Services, Taken, beat, close, take
 from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
 from trunkline.desk.arrival import Reception
@@ -30,11 +30,14 @@ async def rescue(line: Line, services: Services) -> EndReason:
     Whatever fails, the caller hears the package's sentences, and the line is closed in the end.
     """
     try:
-        reception, lease = await _take(line, services)
+        taken = await _take(line, services)
+    except Ended as ended:
+        await line.hang_up()
+        return ended.reason
     except Exception:
         log.exception("call_not_stored", room=line.arrival.room)
         return await _apologise(line)
-    return await serve(line, services, reception, lease)
+    return await serve(line, services, taken.reception, taken.lease)
 
 
 async def serve(
@@ -63,9 +66,11 @@ async def serve(
     return reason
 
 
-async def _take(line: Line, services: Services) -> tuple[Reception, calls.Lease]:
+async def _take(line: Line, services: Services) -> Taken:
     try:
         return await take(line, services)
+    except Ended:
+        raise
     except Exception as error:  # a database that is busy for once is asked again
         log.warning("call_not_stored_yet", room=line.arrival.room, detail=str(error)[:300])
         return await take(line, services)
@@ -159,7 +164,9 @@ class Tape:
     ) -> None:
         """*running* has recorded the call so far, goes on, and is somebody else's to stop."""
         self._line = line
-        self._recorder = running or Recorder(services.db, services.blobs, lease, services.clock)
+        self._recorder = running or Recorder(
+            services.db, services.blobs, lease, services.clock, line.position_ms
+        )
         self._on, self._ours = running is not None, running is None
         self._hear: Callable[[bytes], None] = lambda caller: None
 
@@ -173,9 +180,6 @@ class Tape:
         if self._on:
             return
         await self._recorder.start()
-        missed = bytes(self._line.position_ms() * LINE_RATE_HZ // 1000 * 2)
-        if missed:
-            self._recorder.push(missed, missed)
         self._on = True
 
     async def stop(self) -> None:

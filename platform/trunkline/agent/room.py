@@ -22,6 +22,7 @@ from trunkline.agent.audio import FRAME, FRAME_S, SILENCE, InStep, Intake, Playo
 from trunkline.agent.heard import Heard
 from trunkline.agent.line import LINE_RATE_HZ, Consultation, Tap
 from trunkline.agent.music import hold_music
+from trunkline.agent.pickup import note
 from trunkline.calls.lifecycle import EndReason
 from trunkline.desk.sip import is_complete
 from trunkline.errors import Unavailable
@@ -196,13 +197,14 @@ class RoomLine:
 
     async def answer(self) -> bool:
         """Publish the agent's track and wait until it is subscribed, which is when 200 OK goes out."""
-        if self._answered is not None or self._ended.done():
-            return self._answered is not None
+        if self._clock is not None or self._ended.done():
+            return self._clock is not None
         track = rtc.LocalAudioTrack.create_audio_track(TRACK, self._source)
         options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
         try:
             async with asyncio.timeout(PICK_UP.total_seconds()):
                 publication = await self._room.local_participant.publish_track(track, options)
+                note("track_published")
                 subscribed = asyncio.create_task(publication.wait_for_subscription())
                 over = asyncio.create_task(self.ended())
                 await asyncio.wait([subscribed, over], return_when=asyncio.FIRST_COMPLETED)
@@ -213,9 +215,16 @@ class RoomLine:
             self._end(EndReason.LINE_LOST)
         if self._ended.done():
             return False
-        self._answered = time.time()
+        note("track_subscribed")
+        now = time.time()
+        if self._answered is None:
+            self._answered = now
+        self._frames = max(0, round((now - self._answered) / FRAME_S))
         self._clock = asyncio.create_task(self._run(), name="room line")
         return True
+
+    def go_on(self, answered_at: float) -> None:
+        self._answered = answered_at
 
     async def hang_up(self) -> None:
         self._end(EndReason.AGENT_HANGUP)
@@ -304,6 +313,10 @@ class RoomLine:
     def _on_disconnected(self, reason: int | None = None) -> None:
         # Of ourselves: the room was deleted, or LiveKit is out of reach for good.
         log.info("room_closed", room=self._room.name, reason=reason)
+        if reason == _Reason.PARTICIPANT_REMOVED:
+            # Somebody took us for dead and sent another agent, who has the caller now.
+            self._hung_up = True
+            self._end(EndReason.AGENT_LOST)
         self._end(EndReason.LINE_LOST)
 
     # Sound ----------------------------------------------------------------------------------

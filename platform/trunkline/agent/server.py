@@ -10,8 +10,9 @@ import contextlib
 import contextvars
 import os
 import sys
+import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import structlog
 from livekit import rtc
 from livekit.agents import AgentServer, JobContext, JobProcess, JobRequest
+from livekit.agents.ipc.job_executor import JobExecutor
 from livekit.agents.utils import http_context
 from starlette.applications import Starlette
 
@@ -27,6 +29,7 @@ from trunkline.agent.consult import Switchboard
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.options import WorkerOptions
 from trunkline.agent.outbound import CalleeLine
+from trunkline.agent.pickup import Pickup, follow
 from trunkline.agent.rescue_server import RescueProcess
 from trunkline.agent.room import NoCaller, RoomLine, arrive
 from trunkline.agent.services import Services
@@ -34,7 +37,7 @@ from trunkline.agent.warm import warm
 from trunkline.agent.worker import answer
 from trunkline.calls import queries as calls
 from trunkline.calls import service
-from trunkline.desk import dial, sip
+from trunkline.desk import dial, sip, takeover
 from trunkline.desk.arrival import receive
 from trunkline.desk.sip import AGENT, RESCUE
 from trunkline.kit import asgi, probes
@@ -115,7 +118,7 @@ async def _tell_when_up(server: "Server", on_up: Callable[[], None]) -> None:
 class Server(AgentServer):
     """livekit-agents' server, told plainly how full it is."""
 
-    def __init__(self, options: WorkerOptions) -> None:
+    def __init__(self, options: WorkerOptions, livekit: LiveKit) -> None:
         super().__init__(
             ws_url=options.livekit.url,
             api_key=options.livekit.api_key,
@@ -138,12 +141,27 @@ class Server(AgentServer):
         self.rescue = RescueProcess(options)
         self.warm = False
         """Whether a process has been ready for a call since the start."""
+        self._livekit = livekit
         self._sending: set[asyncio.Task[None]] = set()
         self.on("worker_started", self._bind_pool)
 
     def _bind_pool(self) -> None:
         pool: Any = self._proc_pool
         pool.set_target_idle_processes = self._keep_idle
+        pool.on("process_closed", self._on_process_closed)
+
+    def _on_process_closed(self, process: JobExecutor) -> None:
+        job, code = process.running_job, getattr(process, "exitcode", 0)
+        if job is None or code == 0:
+            return
+        room = job.job.room.name
+        log.error("job_process_died", room=room, exitcode=code)
+        self._keep(_replace(room, self._livekit))
+
+    def _keep(self, sending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(sending)
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
     def _load(self) -> float:
         # Also when it is full the worker must be asked, to send the rescue; LiveKit's node passes one over
@@ -173,11 +191,9 @@ class Server(AgentServer):
         # A call that was accepted and not launched yet has its process in the queue still.
         return self._proc_pool._warmed_proc_queue.qsize() < self._reserved_slots
 
-    def send_rescue(self, room: str, livekit: LiveKit) -> None:
+    def send_rescue(self, room: str) -> None:
         """See to it that ``trunkline-rescue`` answers *room*, unless another worker's agent comes."""
-        task = asyncio.create_task(_send_rescue(room, livekit))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        self._keep(_send_rescue(room, self._livekit))
 
     @property
     def ready(self) -> bool:
@@ -208,7 +224,7 @@ class Server(AgentServer):
 
 def make_server(options: WorkerOptions, livekit: LiveKit) -> Server:
     """The server, not yet running."""
-    server = Server(options)
+    server = Server(options, livekit)
 
     async def on_request(request: JobRequest) -> None:
         if request.job.metadata == PROBE:
@@ -217,14 +233,28 @@ def make_server(options: WorkerOptions, livekit: LiveKit) -> Server:
             # LiveKit asks the other workers now; the caller must not hear ringing if none is free.
             log.warning("no_agent_free", room=request.room.name, full=server.full)
             await request.reject()
-            server.send_rescue(request.room.name, livekit)
+            server.send_rescue(request.room.name)
         else:
-            await request.accept(identity=f"agent-{request.job.id}", name=AGENT)
+            await request.accept(identity=f"{takeover.AGENT_PREFIX}{request.job.id}", name=AGENT)
 
     server.rtc_session(
         partial(_job, options), agent_name=AGENT, on_request=on_request, on_session_end=_on_end
     )
     return server
+
+
+async def _replace(room: str, livekit: LiveKit) -> None:
+    """Send another agent to *room*, whose agent died, if somebody is on the line there."""
+    try:
+        if not await takeover.has_caller(livekit, room):
+            return
+        agent = takeover.next_agent(await livekit.dispatches(room))
+        if agent is not None:
+            log.warning("agent_replaced", room=room, agent=agent)
+            await takeover.send(livekit, room, agent)
+    except LiveKitFailed as error:
+        # The guardian sees a call without a sign of life.
+        log.error("agent_not_replaced", room=room, detail=str(error))
 
 
 async def _send_rescue(room: str, livekit: LiveKit) -> None:
@@ -314,7 +344,10 @@ async def _rehearse(options: WorkerOptions, db: Database) -> None:
 
 async def _job(options: WorkerOptions, context: JobContext) -> None:
     """One job. It returns when the call goes on by itself; ``_on_end`` waits for its end."""
+    pickup = Pickup(context._info.received_at or time.time())
+    pickup.note("in_process")
     await context.connect()
+    pickup.note("room_joined")
 
     async def delete_room() -> None:
         await context.delete_room()
@@ -336,7 +369,7 @@ async def _job(options: WorkerOptions, context: JobContext) -> None:
         context.shutdown("no caller")
         return
     # A context of its own: without the job in it the session records, reports and closes nothing itself.
-    call = asyncio.create_task(_talk(line, options, db), context=contextvars.Context())
+    call = asyncio.create_task(_talk(line, options, db, pickup), context=contextvars.Context())
     context.proc.userdata[_CALL] = (line, call)
     call.add_done_callback(lambda _: context.shutdown("the call is over"))
 
@@ -367,7 +400,8 @@ async def _to_dial(
     )
 
 
-async def _talk(line: RoomLine, options: WorkerOptions, db: Database) -> None:
+async def _talk(line: RoomLine, options: WorkerOptions, db: Database, pickup: Pickup) -> None:
+    follow(pickup)
     services = Services(db, open_blobs(options.blobs), options.agent, utc_now)
     try:
         async with http_context.open():

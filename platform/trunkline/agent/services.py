@@ -9,8 +9,10 @@ import structlog
 
 from trunkline.agent.line import Line
 from trunkline.agent.options import AgentOptions
+from trunkline.calls import queries
 from trunkline.calls import service as calls
-from trunkline.calls.lifecycle import EndReason
+from trunkline.calls.lifecycle import EndReason, State
+from trunkline.calls.models import Call
 from trunkline.desk import dial
 from trunkline.desk.arrival import Reception, receive
 from trunkline.errors import StaleLease
@@ -39,13 +41,32 @@ class Rescued(Exception):
         self.call_id = call_id
 
 
-async def take(
-    line: Line, services: Services, *, over_rescue: bool = True
-) -> tuple[Reception, calls.Lease]:
+class Ended(Exception):
+    """The call was closed already, by somebody who saw the caller leave or gave it up."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call.id)
+        self.call_id = call.id
+        self.reason = EndReason(call.end_reason or EndReason.INTERNAL_ERROR)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A call that is ours."""
+
+    reception: Reception
+    lease: calls.Lease
+    goes_on: bool
+    """Another agent had answered it, and is gone; the line goes on counting from that answer."""
+    contact_id: str | None
+    """Who the caller is, also when no number told but the caller, to the agent before."""
+
+
+async def take(line: Line, services: Services, *, over_rescue: bool = True) -> Taken:
     """Store the call on *line* as ours: who calls whom, and the lease that shuts out whoever had it.
 
     Raises Rescued, unless *over_rescue*, when the menu has answered and lives: a caller who has chosen
-    there is not to begin anew.
+    there is not to begin anew. Raises Ended when the call is over.
     """
     arrival, now = line.arrival, services.clock()
     async with services.db.work() as session:
@@ -66,7 +87,15 @@ async def take(
             alive_since = now - 3 * services.options.heartbeat
             if await calls.is_rescued(session, reception.call_id, alive_since=alive_since):
                 raise Rescued(reception.call_id)
-        return reception, await calls.take_lease(session, reception.call_id, now=now)
+        call = await queries.call(session, reception.call_id)
+        if call.state == State.ENDED:
+            raise Ended(call)
+        lease = await calls.take_lease(session, call.id, now=now)
+    if call.answered_at is not None:
+        log.warning("call_taken_over_here", call_id=call.id, epoch=lease.epoch)
+        line.go_on(call.answered_at.timestamp())
+    goes_on = call.answered_at is not None
+    return Taken(reception, lease, goes_on=goes_on, contact_id=call.contact_id)
 
 
 async def beat(services: Services, lease: calls.Lease, on_stale: Callable[[], None]) -> None:

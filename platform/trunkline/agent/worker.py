@@ -24,10 +24,12 @@ from trunkline.agent.line import Line
 from trunkline.agent.models.speaking import Speaking
 from trunkline.agent.models.team import Team, assemble
 from trunkline.agent.outbound import Opening
+from trunkline.agent.phrases import phrase
+from trunkline.agent.pickup import at_ms, note
 from trunkline.agent.recorder import Recorder
 from trunkline.agent.rescue import serve
 from trunkline.agent.scribe import Scribe
-from trunkline.agent.services import Rescued, Services, beat, close, take
+from trunkline.agent.services import Ended, Rescued, Services, beat, close, take
 from trunkline.agent.tools import tools_for
 from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
@@ -61,14 +63,19 @@ async def answer(line: Line, services: Services) -> Outcome:
     Whatever fails, the call ends with a reason and what was stored stays.
     """
     try:
-        reception, lease = await take(line, services, over_rescue=False)
+        taken = await take(line, services, over_rescue=False)
     except Rescued as rescued:
         log.info("rescue_answers", call_id=rescued.call_id)
         await line.leave()
         return Outcome(rescued.call_id, EndReason.AGENT_LOST)
+    except Ended as ended:
+        await line.hang_up()
+        return Outcome(ended.call_id, ended.reason)
     except Exception:
         await line.hang_up()
         raise
+    note("call_stored")
+    reception, lease = taken.reception, taken.lease
     structlog.contextvars.bind_contextvars(call_id=lease.call_id)
     if reception.answering is None:
         await line.hang_up()
@@ -93,8 +100,10 @@ async def answer(line: Line, services: Services) -> Outcome:
         scribe=Scribe(services.db, lease, line, services.clock),
         clock=services.clock,
     )
+    if talk.contact_id is None:
+        talk.contact_id = taken.contact_id
     talk.scribe.on_stale = lambda: talk.end(EndReason.AGENT_LOST)
-    call = _Call(line, services, talk)
+    call = _Call(line, services, talk, goes_on=taken.goes_on)
     # Until all is stored: without a sign of life the guardian would take a slow ending for a dead agent.
     alive = asyncio.create_task(
         beat(services, lease, lambda: talk.end(EndReason.AGENT_LOST)), name="heartbeat"
@@ -121,8 +130,12 @@ async def answer(line: Line, services: Services) -> Outcome:
 class _Call:
     """The parts that run while one call is on."""
 
-    def __init__(self, line: Line, services: Services, talk: Conversation) -> None:
+    def __init__(
+        self, line: Line, services: Services, talk: Conversation, *, goes_on: bool
+    ) -> None:
         self._line, self._services, self._talk = line, services, talk
+        self._goes_on = goes_on
+        """Another agent began this call and died."""
         self._session: AgentSession[Conversation] | None = None
         self._team: Team | None = None
         self._recorder: Recorder | None = None
@@ -137,8 +150,11 @@ class _Call:
         """Prepare while it rings, answer, greet, and stay until the call is over."""
         talk, body = self._talk, self._talk.body
         self._spawn(self._watch_line())
-        calls_out = self._line.arrival.direction == "outbound" and body.outbound is not None
-        if calls_out:
+        outbound = self._line.arrival.direction == "outbound" and body.outbound is not None
+        calls_out = outbound and not self._goes_on
+        if self._goes_on:
+            words = phrase(body, "back")
+        elif calls_out:
             words = persona.opening(body, talk.reception, self._line.arrival.reason)
         else:
             words = persona.greeting(body, talk.reception)
@@ -157,11 +173,18 @@ class _Call:
             await self._said(),
         )
         await self._line.attach(session, talk.scribe.heard_text())
+        note("session_made")
         await session.start(agent, record=False)
+        note("session_started")
         frames = await greeting
+        note("greeting_made")
         if body.record:
             self._recorder = Recorder(
-                self._services.db, self._services.blobs, talk.lease, talk.clock
+                self._services.db,
+                self._services.blobs,
+                talk.lease,
+                talk.clock,
+                self._line.position_ms,
             )
             await self._recorder.start()
             self._line.tap(self._recorder.push)
@@ -172,6 +195,7 @@ class _Call:
             self._open(session, words, frames)
         if not await self._line.answer():
             return await talk.over()
+        log.info("picked_up", **at_ms())
         talk.on_key = self._keys().press
         self._line.on_digit(talk.on_key)
         self._answered.set()  # from here on the menu may take the keys
@@ -180,7 +204,10 @@ class _Call:
         elif frames is not None and not self._failed:
             session.say(words, audio=_stream(frames))
         async with talk.db.work() as work:
-            await calls.answer(work, talk.lease, now=talk.clock())
+            if self._goes_on:
+                await calls.take_over(work, talk.lease)
+            else:
+                await calls.answer(work, talk.lease, now=talk.clock())
         if not calls_out and not self._failed:
             self._silence = self._spawn(self._converse(body))
         self._spawn(talk.mind_limit(session))
@@ -227,7 +254,7 @@ class _Call:
         """The profile's choices by key, if it has any; then the agent talks, and silence is minded."""
         talk, session = self._talk, self._session
         assert session is not None
-        if body.menu is not None:
+        if body.menu is not None and not self._goes_on:
             offering = talk.keep(offer(talk, self._services, session, self._recorder, body.menu))
             if (reason := await asyncio.shield(offering)) is not None:
                 talk.end(reason)

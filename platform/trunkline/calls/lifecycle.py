@@ -31,6 +31,7 @@ class Signal(StrEnum):
     RESUME = "resume"
     TRANSFER = "transfer"
     RESCUE = "rescue"
+    TAKE_OVER = "take_over"
     END = "end"
 
 
@@ -80,34 +81,43 @@ NEXT: dict[State, dict[Signal, State]] = {
         _G.RESCUE: _S.RESCUED,
         _G.END: _S.ENDED,
     },
+    # An agent that takes the call over reports it anew: it rings no more, whoever says so.
     _S.TALKING: {
+        _G.RING: _S.TALKING,
         _G.ANSWER: _S.TALKING,
         _G.HOLD: _S.HELD,
         _G.TRANSFER: _S.TRANSFERRING,
         _G.RESCUE: _S.RESCUED,
+        _G.TAKE_OVER: _S.TALKING,
         _G.END: _S.ENDED,
     },
     _S.HELD: {
+        _G.RING: _S.HELD,
         _G.ANSWER: _S.TALKING,
         _G.HOLD: _S.HELD,
         _G.RESUME: _S.TALKING,
         _G.RESCUE: _S.RESCUED,
+        _G.TAKE_OVER: _S.TALKING,
         _G.END: _S.ENDED,
     },
     _S.TRANSFERRING: {
+        _G.RING: _S.TRANSFERRING,
         _G.ANSWER: _S.TALKING,
         _G.RESUME: _S.TALKING,
         _G.RESCUE: _S.RESCUED,
+        _G.TAKE_OVER: _S.TALKING,
         _G.END: _S.ENDED,
     },
     _S.RESCUED: {
+        _G.RING: _S.RESCUED,
         _G.ANSWER: _S.RESCUED,
         _G.RESCUE: _S.RESCUED,
         _G.RESUME: _S.TALKING,
+        _G.TAKE_OVER: _S.TALKING,
         _G.END: _S.ENDED,
     },
     # SIP and LiveKit both report the end, and a late answer, also of the menu, may cross it on the wire.
-    _S.ENDED: dict.fromkeys((_G.RING, _G.ANSWER, _G.RESCUE, _G.END), _S.ENDED),
+    _S.ENDED: dict.fromkeys((_G.RING, _G.ANSWER, _G.RESCUE, _G.TAKE_OVER, _G.END), _S.ENDED),
 }
 """State → signal → next state. A pair that is missing is refused."""
 

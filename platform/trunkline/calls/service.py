@@ -280,9 +280,12 @@ async def attach_contact(session: AsyncSession, call_id: str, contact_id: str) -
 
 
 async def take_lease(session: AsyncSession, call_id: str, *, now: datetime) -> Lease:
-    """Make the calling agent the only one that may write to the call; the one before is fenced off."""
-    call = await _locked(session, Call.id, call_id)
-    return await _lease_to(session, call, now=now)
+    """Make the calling agent the only one that may write to the call; the one before is fenced off.
+
+    What an agent that had answered left unfinished is closed when it was last seen: its tool runs have
+    failed, its turns are over, and whoever it was calling for the caller is not reached.
+    """
+    return await _take(session, await _locked(session, Call.id, call_id), now=now)
 
 
 async def take_abandoned(
@@ -295,7 +298,7 @@ async def take_abandoned(
     call = await _locked(session, Call.id, call_id)
     if last_seen(call) >= silent_since:
         return None
-    return await _lease_to(session, call, now=now)
+    return await _take(session, call, now=now)
 
 
 async def is_rescued(session: AsyncSession, call_id: str, *, alive_since: datetime) -> bool:
@@ -335,6 +338,11 @@ async def answer(session: AsyncSession, lease: Lease, *, now: datetime) -> Call:
 async def rescue(session: AsyncSession, lease: Lease, *, now: datetime) -> Call:
     """The keypad menu has the caller: it picked up, or takes over a call whose agent cannot go on."""
     return await _pick_up(session, lease, Signal.RESCUE, now=now)
+
+
+async def take_over(session: AsyncSession, lease: Lease) -> Call:
+    """The agent talks with a caller whom another one had, whatever that one was doing with them."""
+    return await _signal(session, lease, Signal.TAKE_OVER)
 
 
 async def _pick_up(session: AsyncSession, lease: Lease, signal: Signal, *, now: datetime) -> Call:
@@ -379,12 +387,7 @@ async def end(
     open_legs = select(Leg).where(Leg.call_id == call.id, Leg.ended_at.is_(None))
     for leg in await session.scalars(open_legs):
         leg.ended_at, leg.outcome = ended, leg.outcome or reason.value
-    open_turns = select(Turn).where(Turn.call_id == call.id, Turn.ended_ms.is_(None))
-    for turn in (await session.scalars(open_turns.order_by(Turn.seq))).all():
-        spoken_until = _ms(ended - call.answered_at) if call.answered_at else 0
-        turn.ended_ms = max(turn.started_ms, spoken_until)
-        await search.index(session, turn)
-        await _tell_turn(session, turn, now=now)
+    await _close_turns(session, call, until=ended, now=now)
     turns = await session.scalar(select(func.count(Turn.id)).where(Turn.call_id == call.id))
     await record(
         session,
@@ -407,9 +410,14 @@ async def end(
 
 
 async def lose(
-    session: AsyncSession, call_id: str, *, silent_since: datetime, now: datetime
+    session: AsyncSession,
+    call_id: str,
+    *,
+    silent_since: datetime,
+    reason: EndReason = EndReason.AGENT_LOST,
+    now: datetime,
 ) -> Lease | None:
-    """Close a live call as ``agent_lost`` if its agent has given no sign of life since *silent_since*.
+    """Close a live call, for *reason*, if its agent has given no sign of life since *silent_since*.
 
     The call ended when the agent was last seen; what the agent left unfinished (turns, tool
     runs) is closed with it, and the agent is fenced off should it come back. Returns the lease
@@ -420,11 +428,26 @@ async def lose(
     if call.state in (State.ENDED, State.QUEUED) or seen >= silent_since:
         return None
     lease = await _lease_to(session, call, now=now)
+    await _fail_running(session, call_id, now=now)
+    await end(session, call_id, reason, now=now, ended_at=seen)
+    return lease
+
+
+async def _close_turns(
+    session: AsyncSession, call: Call, *, until: datetime, now: datetime
+) -> None:
+    open_turns = select(Turn).where(Turn.call_id == call.id, Turn.ended_ms.is_(None))
+    for turn in (await session.scalars(open_turns.order_by(Turn.seq))).all():
+        spoken_until = _ms(until - call.answered_at) if call.answered_at else 0
+        turn.ended_ms = max(turn.started_ms, spoken_until)
+        await search.index(session, turn)
+        await _tell_turn(session, turn, now=now)
+
+
+async def _fail_running(session: AsyncSession, call_id: str, *, now: datetime) -> None:
     running = select(ToolRun).where(ToolRun.call_id == call_id, ToolRun.state == "started")
     for run in (await session.scalars(running.order_by(ToolRun.seq))).all():
         await _fail(session, run, error=EndReason.AGENT_LOST.value, now=now)
-    await end(session, call_id, EndReason.AGENT_LOST, now=now, ended_at=seen)
-    return lease
 
 
 def last_seen(call: Call) -> datetime:
@@ -818,6 +841,21 @@ async def _locked(session: AsyncSession, column: InstrumentedAttribute[str], val
     if call is None:
         raise NotFound(f"there is no call {value}")
     return call
+
+
+async def _take(session: AsyncSession, call: Call, *, now: datetime) -> Lease:
+    seen = last_seen(call)
+    lease = await _lease_to(session, call, now=now)
+    if call.answered_at is not None and call.state != State.ENDED:
+        await _fail_running(session, call.id, now=now)
+        await _close_turns(session, call, until=seen, now=now)
+        asked = select(Leg).where(Leg.call_id == call.id, Leg.ended_at.is_(None))
+        first = await _first_leg(session, call.id)
+        for leg in await session.scalars(asked):
+            if first is None or leg.id != first.id:
+                leg.ended_at, leg.outcome = seen, leg.outcome or "failed"
+        await session.flush()
+    return lease
 
 
 async def _lease_to(session: AsyncSession, call: Call, *, now: datetime) -> Lease:

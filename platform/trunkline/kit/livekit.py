@@ -19,6 +19,9 @@ from google.protobuf.message import Message
 from livekit import api
 from livekit.protocol.sip import SIPTransferStatus
 
+Dispatch = api.AgentDispatch
+"""What was sent for to a room, with the jobs that came of it."""
+
 Kind = Literal["inbound", "outbound", "rule"]
 """What LiveKit stores for telephony: trunks for calls that come and that go, and dispatch rules."""
 
@@ -198,9 +201,9 @@ class LiveKit:
             )
         return made.id
 
-    async def dispatches(self, room: str) -> list[api.AgentDispatch]:
+    async def dispatches(self, room: str) -> list[Dispatch]:
         """What was sent for to the room, each with the jobs that came of it; nothing without such a room."""
-        found: list[api.AgentDispatch] = []
+        found: list[Dispatch] = []
         async with self._asking(f"list the dispatches of {room}", gone_is_fine=True):
             try:
                 found += await self._client.agent_dispatch.list_dispatch(room)

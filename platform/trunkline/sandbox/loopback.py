@@ -81,6 +81,10 @@ class LoopbackLine:
             self._answered = time.time()
         return True
 
+    def go_on(self, answered_at: float) -> None:
+        self._answered = answered_at
+        self._frames = max(0, round((time.time() - answered_at) / FRAME_S))
+
     async def hang_up(self) -> None:
         self._end(EndReason.AGENT_HANGUP)
         if self._clock is not None:

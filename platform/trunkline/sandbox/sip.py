@@ -183,7 +183,12 @@ class SipCall:
     # The room -------------------------------------------------------------------------------
 
     def _on_track(self, track: rtc.Track, publication: Any, who: rtc.RemoteParticipant) -> None:
-        if not isinstance(track, rtc.RemoteAudioTrack) or self._answered.is_set():
+        if not isinstance(track, rtc.RemoteAudioTrack):
+            return
+        if self._answered.is_set():  # another agent has taken the call over
+            if self._hearing is not None:
+                self._hearing.cancel()
+            self._hearing = asyncio.create_task(hear(track, self._hear, self._dial.frames))
             return
         self._picked_up = time.time()
         self._hearing = asyncio.create_task(hear(track, self._hear, self._dial.frames))

@@ -1,5 +1,7 @@
 """From a profile's choice to LiveKit's plugin of that provider; nothing is connected yet."""
 
+import functools
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -204,9 +206,16 @@ def _azure(choice: AzureChat, options: AgentOptions) -> openai_client.AsyncAzure
     )
 
 
+@functools.cache
+def tls() -> ssl.SSLContext:
+    """Whom to trust. Reading the certificates takes 20 ms, which each call would spend anew."""
+    return httpx.create_ssl_context()
+
+
 def _http() -> httpx.AsyncClient:
     return httpx.AsyncClient(
         timeout=_TIMEOUT,
+        verify=tls(),
         follow_redirects=False,
         transport=_Noticing(
             limits=httpx.Limits(max_connections=50, keepalive_expiry=_KEEP_ALIVE_S)
