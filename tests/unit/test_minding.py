@@ -79,10 +79,21 @@ class Handle:
         await self._playing
 
 
+class Begun:
+    """As much of a line: how long ago the call was answered."""
+
+    def __init__(self, ms: int) -> None:
+        self._ms = ms
+
+    def position_ms(self) -> int:
+        return self._ms
+
+
 def play(
     body: ProfileBody,
     mind: Callable[[Conversation, Any], Coroutine[Any, Any, None]],
     *events: tuple[float, Callable[[Conversation, Voice], None]],
+    begun_ms: int = 0,
 ) -> tuple[list[tuple[float, str, bool]], EndReason, float]:
     """What is said and when, how the call ends and when, if *events* happen at their seconds."""
 
@@ -90,7 +101,7 @@ def play(
         voice, loop = Voice(), asyncio.get_running_loop()
         nothing = cast(Any, None)
         talk = Conversation(
-            db=nothing, line=nothing, lease=nothing, reception=NOBODY, body=body,
+            db=nothing, line=cast(Any, Begun(begun_ms)), lease=nothing, reception=NOBODY, body=body,
             options=AgentOptions(ACCESS, ACCESS, ACCESS, hangup_grace=timedelta(seconds=1)),
             scribe=nothing, clock=nothing,
         )  # fmt: skip
@@ -166,6 +177,14 @@ def limited(make: "Make", **limits: int) -> ProfileBody:
     return make.body(
         limits={"max_call_s": 300, **limits}, end_warning="One minute.", farewell="Goodbye."
     )
+
+
+def test_a_call_that_was_taken_over_lasts_no_longer(make: "Make") -> None:
+    """What another agent has talked before counts, and the warning comes at the same distance."""
+    said, reason, end = play(limited(make), Conversation.mind_limit, begun_ms=200_000)
+    (warned, _, _), (ended, _, _) = said
+    assert (warned, ended, reason) == (40.7, 100, EndReason.MAX_DURATION)
+    assert end == 100 + SPEECH_S + 1
 
 
 def test_the_end_is_announced_at_a_pause(make: "Make") -> None:
