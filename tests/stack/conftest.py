@@ -123,10 +123,10 @@ def redis_port(need: "Need", tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @contextmanager
 def serving(
-    program: str, redis: dict[str, str] | None, webhook: str | None = None
+    program: str, redis: dict[str, str] | None, webhook: str | None = None, port: int = 0
 ) -> Iterator[LiveKitServer]:
     """Run a livekit-server until the block ends; entered once it answers. It tells *webhook* its events."""
-    port = free_port()
+    port = port or free_port()
     config = {
         "port": port,
         "bind_addresses": ["127.0.0.1"],
@@ -163,9 +163,10 @@ def livekit_program(need: "Need") -> str:
 
 @pytest.fixture
 def livekit_on(livekit_program: str) -> Callable[..., AbstractContextManager[LiveKitServer]]:
-    """Runs a livekit-server on the Redis at a port; it may tell its events to an address."""
-    return lambda port, webhook=None: serving(
-        livekit_program, {"address": f"127.0.0.1:{port}"}, webhook
+    """Runs a livekit-server on the Redis at a port, itself on any or on a certain one; it may tell its events
+    to an address."""
+    return lambda port, webhook=None, own=0: serving(
+        livekit_program, {"address": f"127.0.0.1:{port}"}, webhook, own
     )
 
 
@@ -309,6 +310,13 @@ def redis_on(port: int, folder: Path) -> Iterator[None]:
     command = f"redis-server --port {port} --bind 127.0.0.1 --dir {folder} --save".split()
     with running([*command, ""], "Ready to accept", deque(maxlen=50)):
         yield
+
+
+@pytest.fixture
+def redis_on_port(redis_port: int, tmp_path: Path) -> Callable[[int], AbstractContextManager[None]]:
+    """Runs a Redis on a port; *redis_port* says that the program is there."""
+    assert redis_port
+    return lambda port: redis_on(port, tmp_path)
 
 
 @pytest.fixture
