@@ -210,17 +210,29 @@ class _Words:
         # One token is often several words to espeak-ng ("2,400"): only a later token ends it.
         if self._open and index <= self._open[0]:
             return []
-        ended = self.end(at_s)
+        ended = self._up_to(index, at_s)
         self._open = (index, at_s)
         return ended
 
     def end(self, at_s: float) -> list[Word]:
         """The audio is over."""
+        return self._up_to(len(self._tokens), at_s)
+
+    def _up_to(self, index: int, at_s: float) -> list[Word]:
+        """The words before *index* that were not told yet, the last of which ends *at_s*.
+
+        espeak-ng tells of "on the" and "I am" as one word; they share its time.
+        """
         if not self._open:
             return []
-        index, start_s = self._open
+        first, start_s = self._open
         self._open = None
-        return [Word(self._tokens[index], round(start_s, 4), round(at_s, 4))]
+        tokens = self._tokens[first:index]
+        each_s = (at_s - start_s) / max(1, len(tokens))
+        return [
+            Word(token, round(start_s + n * each_s, 4), round(start_s + (n + 1) * each_s, 4))
+            for n, token in enumerate(tokens)
+        ]
 
 
 def _espeak(
