@@ -1,8 +1,11 @@
 """All reads of the CRM."""
 
+import re
+from collections import defaultdict
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import ScalarSelect, func, select
+from sqlalchemy import ScalarSelect, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
@@ -55,6 +58,91 @@ async def contacts(
     if after is not None:
         statement = statement.where(Contact.id > after)
     return (await session.scalars(statement)).all()
+
+
+async def find_contacts(
+    session: AsyncSession,
+    text: str = "",
+    *,
+    do_not_call: bool = False,
+    open_deal: bool = False,
+    before: str | None = None,
+    limit: int = 50,
+) -> Sequence[Contact]:
+    """Contacts with *text* in their name, company, address or numbers, the newest first.
+
+    Of a number any part counts, however it is written; *before* is the last id of the page before.
+    """
+    statement = select(Contact).order_by(Contact.id.desc()).limit(limit)
+    for word in text.split()[:8]:
+        like = f"%{_escaped(word.lower())}%"
+        company = select(Company.id).where(func.lower(Company.name).like(like, escape="\\"))
+        fits = [
+            func.lower(Contact.name).like(like, escape="\\"),
+            func.lower(Contact.email).like(like, escape="\\"),
+            Contact.company_id.in_(company),
+        ]
+        if digits := "".join(filter(str.isdigit, word)).lstrip("0"):
+            owners = select(ContactPhone.contact_id).where(ContactPhone.e164.like(f"%{digits}%"))
+            fits.append(Contact.id.in_(owners))
+        statement = statement.where(or_(*fits))
+    if do_not_call:
+        statement = statement.where(Contact.do_not_call)
+    if open_deal:
+        buyers = select(Deal.contact_id).where(Deal.outcome == "open")
+        statement = statement.where(Contact.id.in_(buyers))
+    if before is not None:
+        statement = statement.where(Contact.id < before)
+    return (await session.scalars(statement)).all()
+
+
+def _escaped(text: str) -> str:
+    """*text* as it stands, for LIKE."""
+    return re.sub(r"([\\%_])", r"\\\1", text)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A stage on the board: its deals, the newest change first, and what all of them are worth."""
+
+    stage: str
+    outcome: str
+    deals: Sequence[Deal]
+    count: int
+    sums: Sequence[tuple[int, str]]
+    """Minor units and currency, one for each currency."""
+
+
+async def board(session: AsyncSession, pipeline: Pipeline, *, limit: int = 50) -> list[Column]:
+    """The stages of a pipeline in order, each with its newest *limit* deals."""
+    rows = await session.execute(
+        select(Deal.stage, Deal.currency, func.count(), func.sum(Deal.amount_minor))
+        .where(Deal.pipeline == pipeline.name)
+        .group_by(Deal.stage, Deal.currency)
+        .order_by(Deal.currency)
+    )
+    counts: dict[str, int] = defaultdict(int)
+    sums: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for named, currency, count, minor in rows:
+        counts[named] += count
+        sums[named].append((int(minor), currency))
+    columns = []
+    for stage in pipeline.stages:
+        found = await session.scalars(
+            select(Deal)
+            .where(Deal.pipeline == pipeline.name, Deal.stage == stage["name"])
+            .order_by(Deal.updated_at.desc(), Deal.id)
+            .limit(limit)
+        )
+        name = stage["name"]
+        columns.append(Column(name, stage["outcome"], found.all(), counts[name], sums[name]))
+    return columns
+
+
+async def contact_names(session: AsyncSession, ids: Collection[str]) -> dict[str, str | None]:
+    """Contact's id → name."""
+    found = await session.execute(select(Contact.id, Contact.name).where(Contact.id.in_(ids)))
+    return {row.id: row.name for row in found}
 
 
 async def company_named(session: AsyncSession, name: str) -> Company | None:

@@ -16,6 +16,7 @@ from trunkline.web import errors
 from trunkline.web.bell import Bell
 from trunkline.web.dashboard import (
     call_pages,
+    crm_pages,
     key_pages,
     list_pages,
     marks_pages,
@@ -110,6 +111,7 @@ def create_app(
         app.include_router(marks_pages.router)
         app.include_router(call_pages.router)
         app.include_router(people_pages.router)
+        app.include_router(crm_pages.router)
         app.include_router(webhook_pages.router)
         app.include_router(profile_pages.router)
         app.include_router(key_pages.router)

@@ -20,7 +20,14 @@ class Place:
 
 
 PLACES: tuple[tuple[str, tuple[Place, ...]], ...] = (
-    ("Work", (Place("calls", "Calls", "/calls", "calls:read", "phone"),)),
+    (
+        "Work",
+        (
+            Place("calls", "Calls", "/calls", "calls:read", "phone"),
+            Place("contacts", "Contacts", "/contacts", "contacts:read", "contacts"),
+            Place("deals", "Deals", "/deals", "contacts:read", "deals"),
+        ),
+    ),
     (
         "Telephone",
         (
