@@ -1,6 +1,10 @@
 """A provider's bad minute in the middle of a call: who answers instead, and what the caller hears of it."""
 
+import asyncio
+import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,3 +110,21 @@ async def test_a_fallback_for_a_provider_that_is_not_there(placed: Place) -> Non
     assert call.page.call.end_reason == "caller_hangup"
     assert made_by(call, "agent", "tts") == [SPARES["tts"]] * 3
     await in_time(call)
+
+
+async def test_the_demos_fault_is_answered_by_the_fallback(tmp_path: Path) -> None:
+    """``demo --fault llm:stall@2``: the document says that the second turn was the next model's."""
+    demo = (sys.executable, "-m", "trunkline", "demo", "--port", "0", "--once", "--json")
+    process = await asyncio.create_subprocess_exec(
+        *demo, "--calls", "a", "--fault", "llm:stall@2", "--data", str(tmp_path / "demo"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(), 200)
+    assert process.returncode == 0, err.decode()
+    [call] = json.loads(out)["calls"]
+    models = [turn["models"].get("llm") for turn in call["turns"] if turn["role"] == "agent"]
+    assert models[1] == "openai gpt-4.1-mini"
+    assert SPARES["llm"] in models[2:]
+    assert not any("technical problem" in turn["text"] for turn in call["turns"])
