@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import pytest_asyncio
+from livekit import api, rtc
 
 from trunkline.calls import queries as calls
 from trunkline.desk import call_page
@@ -26,7 +27,7 @@ from trunkline.kit.clock import utc_now
 from trunkline.kit.db import Database, DatabaseOptions, open_database
 from trunkline.kit.livekit import LiveKit, open_livekit
 from trunkline.kit.processes import Child, spawn
-from trunkline.sandbox.caller import Caller, HangUp, Listen, Press, StayOn, Step
+from trunkline.sandbox.caller import Caller, HangUp, Listen, Press, Say, StayOn, Step
 from trunkline.sandbox.sip import Dial, Over, SipCall
 from trunkline.sandbox.story import OUR_NUMBER, STORIES, seed
 from trunkline.sandbox.worker import WorkerOrders
@@ -350,3 +351,54 @@ async def test_the_worker_says_when_it_can_take_calls(stack: Stack) -> None:
     (job,) = [job for job in told["calls"] if job["room"] == "call_ready"]
     os.kill(job["pid"], 0)  # raises unless there is such a process
     await running
+
+
+async def test_anybody_in_the_room_reads_along(stack: Stack) -> None:
+    """A plain LiveKit client gets both sides' words on LiveKit's own topic, the caller's interim ones too,
+    and sees what the agent does by its attribute."""
+    room = "call_captions"
+    steps = (Listen(), Say("where_does_my_order_stand.wav"), Listen(), HangUp())
+    sip, _ = stack.ring(room, steps)
+    running = asyncio.create_task(sip.run())
+    await asyncio.wait_for(sip.wait_answered(), 30)
+    reader = rtc.Room()
+    states: list[str] = []
+    said: list[tuple[str, str, str, str]] = []
+    reading: list[asyncio.Task[None]] = []
+
+    async def read(stream: rtc.TextStreamReader, sender: str) -> None:
+        text = await stream.read_all()
+        known = stream.info.attributes or {}
+        said.append((sender, known["lk.segment_id"], known["lk.transcription_final"], text))
+
+    def on_stream(stream: rtc.TextStreamReader, sender: str) -> None:
+        reading.append(asyncio.create_task(read(stream, sender)))
+
+    def on_attributes(changed: dict[str, str], participant: rtc.Participant) -> None:
+        if "lk.agent.state" in changed:
+            states.append(changed["lk.agent.state"])
+
+    reader.register_text_stream_handler("lk.transcription", on_stream)
+    reader.on("participant_attributes_changed", on_attributes)
+    options = stack.server.options
+    grants = api.VideoGrants(room_join=True, room=room, can_publish=False, hidden=True)
+    token = api.AccessToken(options.api_key, options.api_secret).with_identity("reader")
+    await reader.connect(options.url, token.with_grants(grants).to_jwt())
+    agent = next(
+        one.identity
+        for one in reader.remote_participants.values()
+        if one.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT
+    )
+    await asyncio.wait_for(running, LONGEST_S)
+    await reader.disconnect()
+    for task in reading:
+        task.cancel()
+    await asyncio.gather(*reading, return_exceptions=True)
+    theirs = [one for one in said if one[0] != agent]
+    [final] = [text for _, _, is_final, text in theirs if is_final == "true"]
+    assert final.lower().startswith("where does my order stand")
+    assert len(theirs) > 1, "words so far came before"
+    assert len({segment for _, segment, _, _ in theirs}) == 1, "and were one segment"
+    ours = " ".join(text for sender, _, _, text in said if sender == agent)
+    assert "Office Fiber" in ours
+    assert {"thinking", "speaking", "listening"} <= set(states)

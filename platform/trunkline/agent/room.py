@@ -19,6 +19,7 @@ from livekit.agents import AgentSession, io
 
 from trunkline.agent.arrival import Arrival, from_sip
 from trunkline.agent.audio import FRAME, FRAME_S, SILENCE, InStep, Intake, Playout
+from trunkline.agent.captions import Captions
 from trunkline.agent.heard import Heard
 from trunkline.agent.line import LINE_RATE_HZ, Consultation, Tap
 from trunkline.agent.music import hold_music
@@ -168,6 +169,7 @@ class RoomLine:
         self._clock: asyncio.Task[None] | None = None
         self._hearing: asyncio.Task[None] | None = None
         self._hung_up = False
+        self._captions = Captions(room, far)
         room.on("track_subscribed", self._on_track)
         room.on("sip_dtmf_received", self._on_dtmf)
         room.on("participant_disconnected", self._on_left)
@@ -190,7 +192,8 @@ class RoomLine:
         return self._playout
 
     async def attach(self, session: AgentSession[Any], heard: io.TextOutput) -> None:
-        chain = Heard(self._playout, heard)
+        self._captions.follow(session)
+        chain = Heard(self._playout, self._captions.before(heard))
         session.input.audio = self._intake
         session.output.audio = chain.audio
         session.output.transcription = chain.text
@@ -374,6 +377,7 @@ class RoomLine:
 
     async def _stop(self) -> None:
         """No more sound either way, and the room is no longer listened to."""
+        await self._captions.aclose()
         if self._clock is not None:
             await asyncio.wait([self._clock])
         else:
