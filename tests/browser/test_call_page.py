@@ -48,11 +48,15 @@ def complaints_of(page: Page) -> list[str]:
 
 
 async def test_a_manager_hears_undoes_and_reviews(chromium: Browser, house: "House") -> None:
-    """From the login to the call: the sentence is heard where it was said, the deal goes back, which a
-    webhook tells, and the call is marked as reviewed."""
+    """From the login over a spoken word to the call: the sentence is heard where it was said, the deal
+    goes back, which a webhook tells, and the call is marked as reviewed."""
     context, page = await house.enter(chromium)
     complaints = complaints_of(page)
-    await page.get_by_role("link", name="Dana Whitfield").first.click()
+    await page.locator("#q").fill('"bigger plan"')
+    await page.keyboard.press("Enter")
+    await page.get_by_role("row", name="Dana Whitfield").locator("a.snippet").first.click()
+    await expect(page).to_have_url(re.compile(r"[?&]t=13\.8$"))
+    await sounds(page, "audio.currentTime >= 13.8")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Dana Whitfield")
     await expect(page.locator(".surface > div")).to_have_count(1)  # the waveform, without its sound
     changes = page.get_by_role("region", name="CRM changes")
@@ -62,7 +66,7 @@ async def test_a_manager_hears_undoes_and_reviews(chromium: Browser, house: "Hou
     await playing_from(page, 13.8)
     line = page.locator(".transcript > li", has_text="the bigger plan")
     await expect(line).to_have_attribute("aria-current", "true")
-    await expect(page).to_have_url(re.compile(r"\?t=13\.8$"))
+    await expect(page).to_have_url(re.compile(r"[?&]t=13\.8$"))
 
     await changes.get_by_text("Undo", exact=False).first.click()
     await expect(changes).to_contain_text("Stage goes back from won to proposal.")
@@ -134,7 +138,7 @@ async def test_keys_alone(chromium: Browser, house: "House") -> None:
     """Space plays, arrows seek, j and k go to the next call, ? lists the keys, and they can be turned off;
     what is typed into a field is never a command."""
     context, page = await house.enter(chromium)
-    await page.goto(f"/calls/{house.sale}?tag=vip")
+    await page.goto(f"/calls/{house.sale}?direction=inbound")
     await sounds(page, "audio.readyState > 0")
     await page.keyboard.press("Space")
     await playing_from(page, 0.1)
@@ -150,11 +154,11 @@ async def test_keys_alone(chromium: Browser, house: "House") -> None:
     await page.locator("main").focus()
 
     await page.keyboard.press("j")
-    await expect(page).to_have_url(re.compile(rf"{house.older}\?tag=vip$"))
+    await expect(page).to_have_url(re.compile(rf"{house.older}\?direction=inbound$"))
     await page.keyboard.press("k")
-    await expect(page).to_have_url(re.compile(rf"{house.sale}\?tag=vip$"))
+    await expect(page).to_have_url(re.compile(rf"{house.sale}\?direction=inbound$"))
     await page.keyboard.press("k")
-    await expect(page).to_have_url(re.compile(rf"{house.newest}\?tag=vip$"))
+    await expect(page).to_have_url(re.compile(rf"{house.newest}\?direction=inbound$"))
 
     await page.keyboard.press("?")
     dialog = page.get_by_role("dialog", name="Keys")
