@@ -55,6 +55,7 @@ def placed(sqlite_db: Database, tmp_path: Any) -> Place:
         to_raw: str = OUR_NUMBER,
         profile: Mapping[str, Any] | None = None,
         ears: str = "grammar",
+        providers: tuple[str, ...] = (),
         **agent: Any,
     ) -> Placed:
         async with sqlite_db.work() as session:
@@ -65,7 +66,8 @@ def placed(sqlite_db: Database, tmp_path: Any) -> Place:
                 await profiles.publish(session, owner.id, changed, now=utc_now())
         blobs = open_blobs(BlobOptions(str(tmp_path / "blobs")))
         await warm()
-        async with sandbox(f"--ears={ears}", *(f"--fault={fault}" for fault in faults)) as port:
+        arguments = (*(f"--fault={fault}" for fault in faults), *providers)
+        async with sandbox(f"--ears={ears}", *arguments) as port:
             options = replace(sandbox_providers(port, "sandbox"), **agent)
             services = Services(sqlite_db, blobs, options, utc_now)
             told = await place(story, services, room=f"test-{story.key}", to_raw=to_raw)

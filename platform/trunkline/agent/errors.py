@@ -48,7 +48,12 @@ _KEY_OF = {
     "azure": "its host's key in TRUNKLINE_MODEL_KEYS",
     "cartesia": "CARTESIA_API_KEY",
 }
-_NAME_OF = {"stt": "speech recognition", "llm": "language model", "tts": "speech synthesis"}
+_NAME_OF = {
+    "stt": "speech recognition",
+    "llm": "language model",
+    "tts": "speech synthesis",
+    "realtime": "Realtime model",
+}
 
 
 def provider_failed(part: str, error: BaseException, base_url: str, label: str) -> ProviderFailed:

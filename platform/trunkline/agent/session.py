@@ -1,7 +1,8 @@
 """An AgentSession from a profile: which plugins, which options, what was said so far."""
 
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from typing import Any
 
 from livekit import rtc
 from livekit.agents import (
@@ -89,6 +90,13 @@ def aside(team: Team) -> AgentSession[None]:
 class FrontDesk(Agent):
     """The agent of a call."""
 
+    def __init__(self, *, first: Callable[[], object] = lambda: None, **given: Any) -> None:
+        super().__init__(**given)
+        self._first = first
+
+    async def on_enter(self) -> None:
+        self._first()
+
     async def stt_node(
         self, audio: AsyncIterable[rtc.AudioFrame], model_settings: ModelSettings
     ) -> AsyncIterator[stt.SpeechEvent]:
@@ -115,9 +123,24 @@ class FrontDesk(Agent):
             yield piece
 
 
-def agent(instructions: str, tools: Sequence[Tool], said: Sequence[Turn]) -> Agent:
-    """The agent, knowing what was said so far, so that it can go on where another one died."""
+def known(said: Sequence[Turn]) -> ChatContext:
+    """What was said so far, as a model reads it."""
     context = ChatContext.empty()
     for turn in said:
         context.add_message(role="assistant" if turn.role == "agent" else "user", content=turn.text)
-    return FrontDesk(instructions=instructions, tools=list(tools), chat_ctx=context)
+    return context
+
+
+def agent(
+    instructions: str,
+    tools: Sequence[Tool],
+    said: Sequence[Turn],
+    first: Callable[[], object] = lambda: None,
+) -> Agent:
+    """The agent, knowing what was said so far, so that it can go on where another one died.
+
+    *first* is called when it has the call: to say what the caller is owed.
+    """
+    return FrontDesk(
+        instructions=instructions, tools=list(tools), chat_ctx=known(said), first=first
+    )

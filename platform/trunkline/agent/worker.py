@@ -2,22 +2,23 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import structlog
 from livekit import rtc
-from livekit.agents import AgentSession, ErrorEvent
+from livekit.agents import Agent, AgentSession, ErrorEvent
 from livekit.agents.llm import LLMError
 from livekit.agents.stt import STTError
 from livekit.agents.tts import TTSError
 from livekit.agents.voice import SpeechHandle
 
-from trunkline.agent import persona
+from trunkline.agent import persona, realtime
 from trunkline.agent import session as sessions
 from trunkline.agent.conversation import Conversation
+from trunkline.agent.errors import provider_failed
 from trunkline.agent.fallback import fall_back, offer
 from trunkline.agent.keys import KeyCollector
 from trunkline.agent.line import Line
@@ -43,6 +44,8 @@ from trunkline.profiles.choices import PartName
 
 log = structlog.get_logger()
 
+_CUT_OFF = timedelta(seconds=1)
+"""How long what is being said may take to stop, before the answer that is owed begins all the same."""
 _STOP = timedelta(seconds=5)
 """How long each part of a call may take to stop. livekit-agents may hang when the caller hangs up
 while the agent speaks (agents#5497)."""
@@ -140,6 +143,8 @@ class _Call:
         self._team: Team | None = None
         self._recorder: Recorder | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._realtime: realtime.Realtime | None = None
+        self._started = asyncio.Event()
         self._answered = asyncio.Event()
         self._failed = False
         self._first: Opening | None = None
@@ -160,22 +165,18 @@ class _Call:
             words = persona.greeting(body, talk.reception)
         team = self._team = assemble(body, self._services.options, talk.clock)
         session = sessions.build(body, team, talk)
-        team.watch(session)
         talk.scribe.models_of = team.models_of
         session.on("error", self._on_error)
         talk.scribe.listen(session)
         talk.watch(session)
         self._session = session
         greeting = asyncio.create_task(self._synthesise(team.speaking, words))
-        agent = sessions.agent(
-            persona.instructions(body, talk.reception, now=talk.clock()),
-            tools_for(body, await self._stages(body)),
-            await self._said(),
-        )
+        agent = await self._agent(session, speech_to_speech=not calls_out)
         await self._line.attach(session, talk.scribe.heard_text())
         note("session_made")
         await session.start(agent, record=False)
         note("session_started")
+        self._started.set()
         frames = await greeting
         note("greeting_made")
         if body.record:
@@ -223,6 +224,9 @@ class _Call:
         if self._session is not None:
             closing = asyncio.create_task(self._session.aclose())
             await asyncio.wait([closing], timeout=_STOP.total_seconds())
+        if self._realtime is not None:
+            with contextlib.suppress(Exception):
+                await self._realtime.aclose()
         if self._team is not None:
             disbanding = asyncio.create_task(self._team.aclose())
             await asyncio.wait([disbanding], timeout=_STOP.total_seconds())
@@ -249,6 +253,29 @@ class _Call:
         task = asyncio.create_task(work)
         self._tasks.append(task)
         return task
+
+    async def _agent(
+        self,
+        session: AgentSession[Conversation],
+        *,
+        speech_to_speech: bool,
+        first: Callable[[], object] = lambda: None,
+    ) -> Agent:
+        """Who talks, knowing what was said so far; *first* is called when it has the call."""
+        talk, body = self._talk, self._talk.body
+        instructions = persona.instructions(body, talk.reception, now=talk.clock())
+        tools = tools_for(body, await self._stages(body))
+        said = await self._said()
+        if speech_to_speech and body.realtime is not None:
+            model = self._realtime = realtime.Realtime(
+                body.realtime, body.language, self._services.options
+            )
+            model.on_lost = self._on_realtime_lost
+            model.watch(session)
+            return realtime.agent(model, instructions, tools, said)
+        assert self._team is not None
+        self._team.watch(session)
+        return sessions.agent(instructions, tools, said, first)
 
     async def _converse(self, body: ProfileBody) -> None:
         """The profile's choices by key, if it has any; then the agent talks, and silence is minded."""
@@ -338,6 +365,40 @@ class _Call:
         with contextlib.suppress(RuntimeError):  # nothing to interrupt, or it may not be
             session.interrupt()
         session.generate_reply(user_input=f"[keys {digits}]")
+
+    # When a speech-to-speech model fails -------------------------------------------------------
+
+    def _on_realtime_lost(self, error: BaseException) -> None:
+        assert self._realtime is not None
+        failure = provider_failed(
+            "realtime", error, self._realtime.address, self._realtime.label_shown
+        )
+        log.error("provider_failed", part="realtime", detail=str(failure))
+        self._spawn(self._to_pipeline(owes=self._realtime.owes))
+
+    async def _to_pipeline(self, *, owes: bool) -> None:
+        """The pipeline goes on where the Realtime model stopped, and gives the answer it owes."""
+        talk, session = self._talk, self._session
+        assert session is not None
+        await self._started.wait()
+        if owes:
+            # What is being said is half an answer; the whole one follows.
+            with contextlib.suppress(RuntimeError, TimeoutError):
+                async with asyncio.timeout(_CUT_OFF.total_seconds()):
+                    await session.interrupt(force=True)
+        await talk.scribe.settled()
+
+        def first() -> None:
+            if not owes or talk.is_over:
+                return
+            if said and said[-1].role == "user":
+                session.generate_reply()
+            else:  # what the caller said was lost with the model
+                session.say(phrase(talk.body, "back"))
+
+        said = await self._said()
+        realtime.unwatch(session)
+        session.update_agent(await self._agent(session, speech_to_speech=False, first=first))
 
     # When a provider fails --------------------------------------------------------------------
 

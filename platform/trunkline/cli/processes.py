@@ -31,6 +31,10 @@ def demo(
         bool,
         typer.Option("--livekit", help="Through a real livekit-server (and Redis) on PATH."),
     ] = False,
+    profile: Annotated[
+        str,
+        typer.Option(help="Which models talk: pipeline, realtime or halfcascade."),
+    ] = "pipeline",
     fault: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,12 +46,15 @@ def demo(
     try:
         from trunkline.sandbox import demo as demonstration
         from trunkline.sandbox.faults import Fault
+        from trunkline.sandbox.story import VARIANTS
     except ImportError as error:
         raise missing_sandbox(error) from None
     try:
         stories = tuple(demonstration.story_keys(calls))
         for text in fault or ():
             Fault.parse(text)
+        if profile not in VARIANTS:
+            raise ValueError(f"{profile!r} is no profile of the demo; {', '.join(VARIANTS)} are")
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     configure_logging()
@@ -62,6 +69,7 @@ def demo(
                     faults=tuple(fault or ()),
                     stories=stories,
                     livekit=livekit,
+                    variant=profile,
                 )
             )
         )

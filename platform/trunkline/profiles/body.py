@@ -38,6 +38,7 @@ from trunkline.profiles.choices import (
 )
 from trunkline.profiles.hours import Holiday, Hours
 from trunkline.profiles.parts import ClockTime, Part, Short, Spoken, greets, is_region, is_zone
+from trunkline.profiles.realtime import AzureRealtime, OpenaiRealtime, RealtimeChoice
 
 ToolName = Literal[
     "look_up_contact",
@@ -91,6 +92,11 @@ class ProfileBody(Part):
     stt: SttChoice = Field(default_factory=DeepgramNova, description="Who hears.")
     llm: LlmChoice = Field(default_factory=OpenaiChat, description="Who thinks.")
     tts: TtsChoice = Field(description="Who speaks.")
+    realtime: RealtimeChoice | None = Field(
+        default=None,
+        description="One model that hears, thinks and speaks, on calls that come in; none: stt, llm "
+        "and tts do. Those stay needed: they say what is said word for word, and go on when it fails.",
+    )
     fallback: Fallback = Field(
         default_factory=Fallback, description="Who takes over when one of them fails."
     )
@@ -170,11 +176,13 @@ def check(body: ProfileBody) -> None:
 def provider_faults(body: ProfileBody) -> list[str]:
     """What the providers of *body* don't know or take, each naming its field; see ``known``."""
     language = body.language
-    choices: list[tuple[str, SttChoice | LlmChoice | TtsChoice]] = [
+    choices: list[tuple[str, SttChoice | LlmChoice | TtsChoice | RealtimeChoice]] = [
         ("stt", body.stt),
         ("llm", body.llm),
         ("tts", body.tts),
     ]
+    if body.realtime is not None:
+        choices.append(("realtime", body.realtime))
     for part in PARTS:
         for at, choice in enumerate(getattr(body.fallback, part)):
             choices.append((f"fallback.{part}.{at}", choice))
@@ -187,7 +195,7 @@ def provider_faults(body: ProfileBody) -> list[str]:
 
 
 def _unknown(
-    choice: SttChoice | LlmChoice | TtsChoice, language: str
+    choice: SttChoice | LlmChoice | TtsChoice | RealtimeChoice, language: str
 ) -> list[tuple[str, object, str | None]]:
     """Per field of *choice*: its value and what is wrong with it, if anything."""
     match choice:
@@ -225,6 +233,18 @@ def _unknown(
             ]
         case DeepgramAura(voice=voice):
             return [("voice", voice, known.aura_voice(voice, language))]
+        case OpenaiRealtime(model=model, voice=voice, transcription=hears, base_url=None):
+            return [
+                ("model", model, known.realtime_model(model)),
+                ("voice", voice, known.realtime_voice(voice)),
+                (
+                    "transcription.model",
+                    hears.model,
+                    known.transcription_model(hears.model, "batch"),
+                ),
+            ]
+        case AzureRealtime(voice=voice):
+            return [("voice", voice, known.realtime_voice(voice))]
         case _:
             return []
 
@@ -259,6 +279,6 @@ def _place(loc: tuple[int | str, ...]) -> str:
     kept = [
         str(part)
         for before, part in zip((None, *loc), loc, strict=False)
-        if not (part in PROVIDERS and (before in PARTS or isinstance(before, int)))
+        if not (part in PROVIDERS and (before in (*PARTS, "realtime") or isinstance(before, int)))
     ]
     return ".".join(kept)

@@ -41,6 +41,18 @@ OPENAI_LIVE_MODELS = (
     "gpt-realtime-whisper",
     "gpt-live-transcribe",
 )
+OPENAI_REALTIME_VOICES = (
+    "alloy",
+    "ash",
+    "ballad",
+    "cedar",
+    "coral",
+    "echo",
+    "marin",
+    "sage",
+    "shimmer",
+    "verse",
+)
 FLUX_MODELS = ("flux-general-en", "flux-general-multi")
 
 _CHAT = re.compile(r"(gpt-\d|chatgpt-|o\d|ft:gpt-)[\w.:-]*")
@@ -68,6 +80,22 @@ def chat_model(model: str) -> str | None:
     if not _CHAT.fullmatch(model) or _NOT_CHAT.search(model):
         return "is no chat model of OpenAI's; write one like gpt-4.1-mini, or set base_url"
     return None
+
+
+def realtime_model(model: str) -> str | None:
+    """What is wrong with OpenAI's *model* as one that hears, thinks and speaks."""
+    if not re.fullmatch(r"(gpt-realtime|gpt-4o(-mini)?-realtime-preview)[\w.-]*", model) or (
+        not is_realtime(model)
+    ):
+        return "is no Realtime model of OpenAI's; write one like gpt-realtime, or set base_url"
+    return None
+
+
+def realtime_voice(voice: str) -> str | None:
+    """What is wrong with OpenAI's *voice* for speech-to-speech."""
+    if voice in OPENAI_REALTIME_VOICES:
+        return None
+    return f"is no voice of Realtime models; choose {_or(OPENAI_REALTIME_VOICES)}"
 
 
 def transcription_model(model: str, mode: str) -> str | None:

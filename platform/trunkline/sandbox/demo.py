@@ -57,6 +57,8 @@ class DemoOptions:
     stories: tuple[str, ...] = tuple(story.key for story in STORIES)
     livekit: bool = False
     """Through rooms of a real livekit-server, to a worker, instead of loopback lines."""
+    variant: str = "pipeline"
+    """Which models talk, of ``story.VARIANTS``."""
 
 
 async def run(options: DemoOptions) -> int:
@@ -103,7 +105,7 @@ async def _run(options: DemoOptions, console: Console, stopped: asyncio.Event) -
         stack.callback(lock.close)
         stack.push_async_callback(db.close)
         receiver = await stack.enter_async_context(Receiver())
-        await _furnish(db, receiver, options=endpoints, now=now)
+        await _furnish(db, receiver, options=endpoints, now=now, variant=options.variant)
         console.print("Starting the sandbox's providers, the dashboard and the callers …")
         sandbox = await stack.enter_async_context(
             _child(
@@ -311,10 +313,10 @@ async def _child(
 
 
 async def _furnish(
-    db: Database, receiver: Receiver, *, options: EndpointOptions, now: datetime
+    db: Database, receiver: Receiver, *, options: EndpointOptions, now: datetime, variant: str
 ) -> None:
     async with db.work() as session:
-        await seed(session, now=now)
+        await seed(session, now=now, variant=variant)
         # What was there before the demo began is no news for its endpoint.
         while await publish(session):
             pass

@@ -77,6 +77,19 @@ PROFILE: Mapping[str, object] = {
     "record": True,
 }
 
+_REALTIME: Mapping[str, object] = {
+    "provider": "openai",
+    "voice": "marin",
+    "turns": {"by": "server_vad"},
+    "noise_reduction": "near_field",
+}
+VARIANTS: Mapping[str, Mapping[str, object]] = {
+    "pipeline": {},
+    "realtime": {"realtime": _REALTIME},
+    "halfcascade": {"realtime": {**_REALTIME, "modality": "text"}},
+}
+"""What the demo's profile may be instead, by name: which models talk."""
+
 
 FIRST: Mapping[str, str] = {"stt": "nova-3", "llm": "gpt-4.1-mini", "tts": "sonic-2"}
 """Part → the model that the profile chooses first, which a fault of the demo strikes."""
@@ -169,8 +182,11 @@ STORIES: tuple[Story, ...] = (
 )
 
 
-async def seed(session: AsyncSession, *, now: datetime) -> ProfileBody:
-    """Fill an empty database with Harbor Fiber's pipeline, people, deals, profile and number."""
+async def seed(session: AsyncSession, *, now: datetime, variant: str = "pipeline") -> ProfileBody:
+    """Fill an empty database with Harbor Fiber's pipeline, people, deals, profile and number.
+
+    *variant* is one of ``VARIANTS``.
+    """
     cause = crm.Cause(source="demo")
     await crm.create_pipeline(session, name="Sales", stages=STAGES, now=now)
     for name, number, company, title, amount, stage in (
@@ -205,7 +221,7 @@ async def seed(session: AsyncSession, *, now: datetime) -> ProfileBody:
             cause=cause,
             now=now,
         )
-    body = read(PROFILE)
+    body = read({**PROFILE, **VARIANTS[variant]})
     version = await profiles.create_profile(session, name="Front desk", body=body, now=now)
     await profiles.assign_number(
         session, parse(OUR_NUMBER, region=None), version.profile_id, region="US", now=now

@@ -28,6 +28,7 @@ from trunkline.profiles.choices import (
     SttChoice,
     TtsChoice,
 )
+from trunkline.profiles.realtime import AzureRealtime, RealtimeChoice
 
 STT_RATE_HZ = LINE_RATE_HZ
 """The telephone's own rate: a higher one would double the bytes to the recogniser and add no sound."""
@@ -181,8 +182,15 @@ def host_of(base_url: str) -> str:
     return urlsplit(base_url).netloc.lower()
 
 
-def _key(base_url: str, options: AgentOptions) -> str:
-    """A key goes only to the host that it was set for; whoever writes profiles may name any host."""
+def realtime_address(choice: RealtimeChoice, options: AgentOptions) -> str:
+    """Where a speech-to-speech model is reached; of Azure's the resource."""
+    if isinstance(choice, AzureRealtime):
+        return choice.endpoint
+    return choice.base_url or options.openai.base_url or _OPENAI
+
+
+def key(base_url: str, options: AgentOptions) -> str:
+    """The key for *base_url*: only that of its host, since whoever writes profiles may name any."""
     host = host_of(base_url)
     if host == host_of(options.openai.base_url or _OPENAI):
         return options.openai.api_key
@@ -191,7 +199,7 @@ def _key(base_url: str, options: AgentOptions) -> str:
 
 def _client(base_url: str, options: AgentOptions) -> openai_client.AsyncClient:
     return openai_client.AsyncClient(
-        api_key=_key(base_url, options), base_url=base_url, max_retries=0, http_client=_http()
+        api_key=key(base_url, options), base_url=base_url, max_retries=0, http_client=_http()
     )
 
 
