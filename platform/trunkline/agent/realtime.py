@@ -22,7 +22,7 @@ from livekit.agents import (
     APITimeoutError,
     UserStateChangedEvent,
 )
-from livekit.agents.llm import Tool
+from livekit.agents.llm import ChatContext, RealtimeError, Tool
 from livekit.plugins.openai.realtime import RealtimeModel
 from livekit.plugins.openai.realtime.realtime_model import RealtimeSession
 from openai.types.realtime import (
@@ -93,8 +93,8 @@ class Realtime(RealtimeModel):
         self.choice = choice
         self.quiet: Callable[[], bool] = lambda: True
         """Whether neither side speaks or is about to."""
-        self.on_lost: Callable[[BaseException], None] = lambda error: None
-        """Called once, when it will not answer any more."""
+        self.on_lost: Callable[[BaseException, bool], None] = lambda error, owed: None
+        """Called once, when it will not answer any more: why, and whether the caller waits for an answer."""
         self.ask_again: Callable[[], object] = lambda: None
         """Called when an answer went with its connection, and there is a new one."""
         self.lost = False
@@ -115,7 +115,11 @@ class Realtime(RealtimeModel):
             if isinstance(cause, aiohttp.WSServerHandshakeError):
                 error = APIStatusError(cause.message, status_code=cause.status)
             cause = cause.__cause__
-        self.on_lost(error)
+        owed = self.owes
+        for one in list(self._sessions):
+            if isinstance(one, _Session):
+                one.abandon()
+        self.on_lost(error, owed)
 
     @property
     def owes(self) -> bool:
@@ -192,8 +196,9 @@ class _Session(RealtimeSession):
             case "input_audio_buffer.speech_stopped" | "response.created":
                 self._owe()
             case "response.done":
-                self._settle()
-                if event["response"].get("status") == "failed":
+                if event["response"].get("status") != "failed":
+                    self._settle()
+                else:
                     details = event["response"].get("status_details") or {}
                     code = (details.get("error") or {}).get("code")
                     self._model.give_up(APIError(f"the answer failed: {code}", body=details))
@@ -243,6 +248,22 @@ class _Session(RealtimeSession):
         ]
         tell = log.warning if scarce else log.debug
         tell("realtime_rate_limits", model=self._model.label_shown, remaining=left, scarce=scarce)
+
+    def abandon(self) -> None:
+        """Nothing more comes: whoever waits for something of it is told at once."""
+        self._closing = True
+        self._settle()
+        self._cancel("_probe")
+        self._close_current_generation("the model is lost")
+        waiting = (*self._response_created_futures.values(), *self._chat_ctx_event_futures.values())
+        for future in waiting:
+            if not future.done():
+                future.set_exception(RealtimeError("the model is lost"))
+
+    async def update_chat_ctx(self, chat_ctx: ChatContext) -> None:
+        """Let the model know *chat_ctx*; one that is lost needs to know nothing."""
+        if not self._model.lost:
+            await super().update_chat_ctx(chat_ctx)
 
     # Connections ------------------------------------------------------------------------------
 

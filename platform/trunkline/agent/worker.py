@@ -144,6 +144,7 @@ class _Call:
         self._recorder: Recorder | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._realtime: realtime.Realtime | None = None
+        self._changing: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
         self._answered = asyncio.Event()
         self._failed = False
@@ -189,6 +190,9 @@ class _Call:
             )
             await self._recorder.start()
             self._line.tap(self._recorder.push)
+        if self._changing is not None:
+            # Until then nobody hears the caller.
+            await asyncio.wait([self._changing], timeout=_STOP.total_seconds())
         if talk.is_over:
             return await talk.over()
         if calls_out:
@@ -368,20 +372,20 @@ class _Call:
 
     # When a speech-to-speech model fails -------------------------------------------------------
 
-    def _on_realtime_lost(self, error: BaseException) -> None:
+    def _on_realtime_lost(self, error: BaseException, owed: bool) -> None:
         assert self._realtime is not None
         failure = provider_failed(
             "realtime", error, self._realtime.address, self._realtime.label_shown
         )
         log.error("provider_failed", part="realtime", detail=str(failure))
-        self._spawn(self._to_pipeline(owes=self._realtime.owes))
+        self._changing = self._spawn(self._to_pipeline(owed=owed))
 
-    async def _to_pipeline(self, *, owes: bool) -> None:
+    async def _to_pipeline(self, *, owed: bool) -> None:
         """The pipeline goes on where the Realtime model stopped, and gives the answer it owes."""
         talk, session = self._talk, self._session
         assert session is not None
         await self._started.wait()
-        if owes:
+        if owed:
             # What is being said is half an answer; the whole one follows.
             with contextlib.suppress(RuntimeError, TimeoutError):
                 async with asyncio.timeout(_CUT_OFF.total_seconds()):
@@ -389,7 +393,7 @@ class _Call:
         await talk.scribe.settled()
 
         def first() -> None:
-            if not owes or talk.is_over:
+            if not owed or talk.is_over:
                 return
             if said and said[-1].role == "user":
                 session.generate_reply()
@@ -399,6 +403,8 @@ class _Call:
         said = await self._said()
         realtime.unwatch(session)
         session.update_agent(await self._agent(session, speech_to_speech=False, first=first))
+        if (change := session._update_activity_atask) is not None:  # nothing public tells its end
+            await asyncio.wait([change], timeout=_STOP.total_seconds())
 
     # When a provider fails --------------------------------------------------------------------
 
