@@ -67,6 +67,7 @@ class Scribe:
         self._user: OpenTurn | None = None
         self._agent: OpenTurn | None = None
         self._user_started_ms: int | None = None
+        self._user_stopped_ms = 0
         self._latency: dict[str, int] = {}
         self.last_user_turn: OpenTurn | None = None
         """The turn in which the caller asked for what is done now; evidence of every change."""
@@ -100,6 +101,8 @@ class Scribe:
     def _on_user_state(self, event: UserStateChangedEvent) -> None:
         if event.new_state == "speaking":
             self._user_started_ms = self._line.offset_ms(event.created_at)
+        elif event.old_state == "speaking":
+            self._user_stopped_ms = self._line.offset_ms(event.created_at)
 
     def _on_transcribed(self, event: UserInputTranscribedEvent) -> None:
         if not event.is_final or not event.transcript.strip():
@@ -130,6 +133,9 @@ class Scribe:
             turn.started_ms = self._line.offset_ms(started)
         stopped = metrics.get("stopped_speaking_at")
         ended_ms = self._line.offset_ms(stopped) if stopped else self._line.position_ms()
+        if not stopped and self._user_stopped_ms > turn.started_ms:
+            # A Realtime model's words come without it, and after the first of the answer.
+            ended_ms = self._user_stopped_ms
         self._latency = _latency(metrics)
         self._save(turn, ended_ms=max(ended_ms, turn.started_ms), models=self.models_of(turn.role))
 
