@@ -166,7 +166,6 @@ class _Call:
             words = persona.greeting(body, talk.reception)
         team = self._team = assemble(body, self._services.options, talk.clock)
         session = sessions.build(body, team, talk)
-        talk.scribe.models_of = team.models_of
         session.on("error", self._on_error)
         talk.scribe.listen(session)
         talk.watch(session)
@@ -275,11 +274,22 @@ class _Call:
                 body.realtime, body.language, self._services.options
             )
             model.on_lost = self._on_realtime_lost
+            talk.scribe.models_of = self._models_of
             model.watch(session)
             return realtime.agent(model, instructions, tools, said)
         assert self._team is not None
+        talk.scribe.models_of = self._team.models_of
         self._team.watch(session)
         return sessions.agent(instructions, tools, said, first)
+
+    def _models_of(self, role: str) -> dict[str, str]:
+        """Who made a turn while the Realtime model has the call; fixed sentences are the voice's alone."""
+        assert self._team is not None
+        assert self._realtime is not None
+        voice = self._team.models_of(role) if role == "agent" else {}
+        if voice and self._realtime.choice.modality == "audio":
+            return voice
+        return {"realtime": self._realtime.label_shown, **voice}
 
     async def _converse(self, body: ProfileBody) -> None:
         """The profile's choices by key, if it has any; then the agent talks, and silence is minded."""
