@@ -11,28 +11,32 @@ import pytest
 from sqlalchemy import select
 
 from trunkline.access.models import Audit
-from trunkline.events import CATALOGUE
+from trunkline.events import CATALOGUE, TranscriptReady
 from trunkline.kit.blobs import BlobOptions, open_blobs
-from trunkline.kit.crypt import new_key
+from trunkline.kit.crypt import Sealer, new_key
 from trunkline.kit.db import Database
 from trunkline.outbox.publish import publish
+from trunkline.outbox.record import record
 from trunkline.web.app import create_app
+from trunkline.web.dashboard import snippets, webhook_pages
 from trunkline.web.options import WebOptions
 from trunkline.webhooks import queries
 from trunkline.webhooks import service as webhooks
 from trunkline.webhooks.models import Delivery, Endpoint
 from trunkline.webhooks.options import EndpointOptions
+from trunkline.webhooks.service import Claimed, Outcome
 
 if TYPE_CHECKING:
     from tests.conftest import Make
 
 MINUTE = timedelta(minutes=1)
+KEYS = (new_key(),)
 FORM = {"url": "https://hooks.example.com/in", "events": ["call.*", "deal.updated"]}
 
 
 @pytest.fixture
 async def pages(db: Database, tmp_path: Path, now: datetime) -> AsyncIterator[httpx.AsyncClient]:
-    options = WebOptions(login=False, endpoints=EndpointOptions(keys=(new_key(),)))
+    options = WebOptions(login=False, endpoints=EndpointOptions(keys=KEYS))
     blobs = open_blobs(BlobOptions(str(tmp_path / "blobs")))
     app = create_app(db, blobs, options, clock=lambda: now + MINUTE)
     transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
@@ -149,7 +153,6 @@ async def test_a_failure_is_found_and_repaired(
     """From the list to what was given up, to the one delivery, and sent again; the audit tells who did."""
     endpoint_id = await made(pages, db)
     delivery_id = await failed_delivery(db, make, endpoint_id, now)
-    assert "1 of 1" in (await pages.get("/webhooks")).text
     found = (await pages.get(f"/deliveries?endpoint={endpoint_id}&state=failed")).text
     assert f'href="/deliveries/{delivery_id}"' in found
     assert "Nothing fits these filters" in (await pages.get("/deliveries?state=delivered")).text
@@ -221,3 +224,122 @@ async def test_every_event_is_explained(pages: httpx.AsyncClient) -> None:
     assert "&#34;type&#34;: &#34;deal.updated&#34;" in one
     assert "JSON Schema" in one
     assert (await pages.get("/webhooks/events/deal.upgraded")).status_code == 404
+
+
+async def claimed(db: Database, now: datetime) -> list[Claimed]:
+    """What a courier takes in hand now, of all that was recorded."""
+    async with db.work() as session:
+        await webhooks.fan_out(session, await publish(session), now=now)
+    async with db.work() as session:
+        return await webhooks.claim(
+            session, sealer=Sealer(KEYS), limit=100, lease=timedelta(seconds=3), now=now
+        )
+
+
+async def answered(
+    db: Database, claims: list[Claimed], now: datetime, status: int | None, body: bytes = b""
+) -> None:
+    """The receiver answers so, or not at all."""
+    headers = {"content-type": "text/plain"} if status else None
+    outcomes = [
+        Outcome(
+            claim, now, 41, {"webhook-id": claim.event_id}, status=status, response_body=body,
+            error=None if status else "the connection was refused", response_headers=headers,
+        )
+        for claim in claims
+    ]  # fmt: skip
+    async with db.work() as session:
+        await webhooks.settle(session, outcomes, jitter=lambda: 1.0, now=now)
+
+
+async def test_every_attempt_is_shown(
+    pages: httpx.AsyncClient, db: Database, make: "Make", now: datetime
+) -> None:
+    """Time, status, milliseconds, headers, body and next attempt of each, and what was sent; the list
+    counts attempts that failed, long before anything is given up."""
+    endpoint_id = await made(pages, db)
+    async with db.work() as session:
+        await make.call(session, now=now)
+    claims = await claimed(db, now)
+    await answered(db, claims, now, 503, b"<b>down for a while</b>")
+    soon = now + timedelta(seconds=5)
+    await answered(db, await claimed(db, soon), soon, None)
+    text = (await pages.get(f"/deliveries/{claims[0].delivery_id}")).text
+    for words in (
+        "503", "41 ms", "&lt;b&gt;down for a while&lt;/b&gt;", "content-type: text/plain",
+        f"webhook-id: {claims[0].event_id}", "the connection was refused", "Attempt 2",
+        "15 Jan 2026, 09:30:05 UTC", "15 Jan 2026, 09:31:05 UTC", "&#34;direction&#34;",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "100.0 %" in (await pages.get("/webhooks")).text
+    assert "2 of 2 attempts failed" in (await pages.get(f"/webhooks/{endpoint_id}")).text
+
+
+async def test_what_cannot_be_sent_again_is_not_offered(
+    pages: httpx.AsyncClient, db: Database, make: "Make", now: datetime
+) -> None:
+    """A delivery of an endpoint that is off or deleted says so and has no button."""
+    endpoint_id = await made(pages, db)
+    at = f"/deliveries/{await failed_delivery(db, make, endpoint_id, now)}"
+    assert f'action="{at}/resend"' in (await pages.get(at)).text
+    await pages.post(f"/webhooks/{endpoint_id}/disable")
+    off = (await pages.get(at)).text
+    assert "Off: switched off by hand" in off
+    assert f'action="{at}/resend"' not in off
+    await pages.post(f"/webhooks/{endpoint_id}/delete", data={"confirm": "hooks.example.com"})
+    gone = (await pages.get(at)).text
+    assert "hooks.example.com, deleted" in gone
+    assert f'href="/webhooks/{endpoint_id}"' not in gone
+
+
+async def test_a_replay_of_very_much_goes_on_where_it_stopped(
+    pages: httpx.AsyncClient, db: Database, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each press looks through a part and says how far it came; in the end every event was sent once."""
+    monkeypatch.setattr(webhook_pages, "_PARTS_AT_ONCE", 1)
+    async with db.work() as session:
+        for n in range(1_001):
+            await record(session, TranscriptReady(f"call_{n:04}", turns=1), now=now)
+    while True:
+        async with db.work() as session:
+            if not await publish(session):
+                break
+    await pages.post("/webhooks/new", data=FORM | {"events": ["*"]})
+    async with db.look() as session:
+        (endpoint,) = await queries.endpoints(session)
+    at = f"/webhooks/{endpoint.id}/replay"
+    form = {"since": f"{now - MINUTE:%Y-%m-%dT%H:%M}", "type": "transcript.ready"}
+    first = await pages.post(at, data=form)
+    assert "1000 are on their way, and there is more" in first.text
+    going_on = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', first.text))
+    last = await pages.post(at, data=going_on)
+    assert last.headers["location"].endswith("done=replayed-1001")
+    one = await pages.post(at, data=form | {"subject": "call_0007"})
+    assert one.headers["location"].endswith("done=replayed-0")  # it is on its way already
+    for wrong in ("9999-99-99T00:00", "0001-01-01T00:00+14:00", ""):
+        assert (await pages.post(at, data={"since": wrong})).status_code == 422
+
+
+async def test_samples_and_snippets(pages: httpx.AsyncClient) -> None:
+    """Each event is chosen with its sample beside it, and the code that verifies is that of the guide."""
+    form = (await pages.get("/webhooks/new")).text
+    for type_ in CATALOGUE:
+        assert f'aria-label="Sample of {type_}"' in form
+    assert "&#34;duration_ms&#34;: 64210" in form
+
+    def squeezed(code: str) -> str:
+        return re.sub(r"\s+", "", code.replace("\\\n", ""))
+
+    guide = Path(__file__).parents[2] / "platform/docs/webhooks.md"
+    for _, code in snippets.VERIFY:
+        assert squeezed(code) in squeezed(guide.read_text())
+
+
+async def test_a_header_that_is_none_is_not_repeated(pages: httpx.AsyncClient) -> None:
+    """What stands in a line without a colon may be a password, so the reason leaves it out."""
+    refused = await pages.post("/webhooks/new", data=FORM | {"headers": "my password"})
+    assert refused.status_code == 422
+    alert = re.search(r'role="alert">([^<]*)', refused.text)
+    assert alert
+    assert "name: value" in alert[1]
+    assert "password" not in alert[1]

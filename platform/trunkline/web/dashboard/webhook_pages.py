@@ -12,9 +12,10 @@ from starlette.responses import RedirectResponse, Response
 from trunkline import events
 from trunkline.access import service as access
 from trunkline.access.logins import Person
+from trunkline.desk import event_log
 from trunkline.errors import Conflict, Invalid, NotFound
 from trunkline.web import paging
-from trunkline.web.dashboard import render
+from trunkline.web.dashboard import render, snippets
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import status_of
 from trunkline.web.people import actor, may
@@ -26,6 +27,8 @@ router = APIRouter(include_in_schema=False)
 _ON_A_PAGE = 50
 _RECENT = 10
 _LOOK_BACK = timedelta(hours=24)
+_PARTS_AT_ONCE = 10
+"""How many thousand events one press of Replay looks through."""
 _NO_STORE = {"Cache-Control": "no-store"}
 _STATES = (PENDING, HELD, DELIVERED, FAILED)
 _DONE = {
@@ -53,10 +56,12 @@ async def endpoints_page(
     now = parts.now()
     async with parts.db.look() as session:
         rows = await queries.endpoints(session)
-        health = await queries.health(session, since=now - _LOOK_BACK)
+        health = await queries.health(session, now=now, span=_LOOK_BACK)
+        off = await queries.switched_off(session)
     return render.page(
         "webhooks.html",
         person=person,
+        off=off,
         endpoints=rows,
         health=health,
         done=_DONE.get(done, done and _counted(done)),
@@ -117,7 +122,13 @@ async def create_endpoint(
 @router.get("/webhooks/events")
 async def catalogue_page(person: Person = may("webhooks:read")) -> Response:
     """Every event there is, by family."""
-    return render.page("webhook_events.html", person=person, families=_families(), one=None)
+    return render.page(
+        "webhook_events.html",
+        person=person,
+        families=_families(),
+        one=None,
+        snippets=snippets.VERIFY,
+    )
 
 
 @router.get("/webhooks/events/{type_}")
@@ -132,7 +143,13 @@ async def event_page(type_: str, person: Person = may("webhooks:read")) -> Respo
         "schema": events.schema(type_),
         "opt_in": type_ in events.OPT_IN,
     }
-    return render.page("webhook_events.html", person=person, families=_families(), one=one)
+    return render.page(
+        "webhook_events.html",
+        person=person,
+        families=_families(),
+        one=one,
+        snippets=snippets.VERIFY,
+    )
 
 
 @router.get("/webhooks/{endpoint_id}")
@@ -283,30 +300,47 @@ async def replay(
     since: Text = "",
     until: Text = "",
     type_: Annotated[str, Form(alias="type", max_length=60)] = "",
+    subject: Annotated[str, Form(max_length=40)] = "",
+    after: Annotated[int, Form(ge=0, lt=2**63)] = 0,
+    sent: Annotated[int, Form(ge=0, lt=2**31)] = 0,
     person: Person = may("webhooks:write"),
 ) -> Response:
-    """Send what happened, as if for the first time; a transaction for each part."""
-
-    async def work(session: AsyncSession, now: datetime) -> str:
+    """Send what happened, as if for the first time; when there is very much, a part at each press."""
+    count, position = 0, after
+    try:
         first, last = _moment(since), _moment(until) if until.strip() else None
-        count, after = 0, 0
-        while True:
-            done = await repair.replay(
-                session,
-                endpoint_id,
-                events=[type_] if type_ else None,
-                since=first,
-                until=last,
-                subject=None,
-                after=after,
-                now=now,
-            )
+        # Each part in its own transaction, so that deliveries begin while the rest is made.
+        for _ in range(_PARTS_AT_ONCE):
+            async with parts.db.work() as session:
+                done = await repair.replay(
+                    session,
+                    endpoint_id,
+                    events=[type_] if type_ else None,
+                    since=first,
+                    until=last,
+                    subject=subject.strip() or None,
+                    after=position,
+                    now=parts.now(),
+                )
+                await _note(session, person, request, "events.replayed", endpoint_id, parts.now())
             count += done.count
             if done.after is None:
-                return f"replayed-{count}"
-            after = done.after
-
-    return await _do(parts, request, person, endpoint_id, "events.replayed", work, "")
+                return RedirectResponse(
+                    f"/webhooks/{endpoint_id}?done=replayed-{sent + count}", 303
+                )
+            position = done.after
+    except (Invalid, Conflict) as error:
+        fault = render.sentence(error)
+        return await _endpoint(parts, endpoint_id, person, status=status_of(error), fault=fault)
+    more = {
+        "since": since,
+        "until": until,
+        "type": type_,
+        "subject": subject,
+        "after": position,
+        "sent": sent + count,
+    }
+    return await _endpoint(parts, endpoint_id, person, more=more)
 
 
 @router.post("/webhooks/{endpoint_id}/delete")
@@ -404,12 +438,17 @@ async def _delivery(
 ) -> Response:
     async with web.db.look() as session:
         log = await queries.delivery(session, delivery_id)
+        try:
+            body = (await event_log.event(session, log.delivery.event_id)).body
+        except NotFound:
+            body = None
     return render.page(
         "delivery.html",
         person=person,
         status=status,
         log=log,
         delivery=log.delivery,
+        body=body if person.may("calls:read") else None,
         **{"done": "", "fault": None, **facts},
     )
 
@@ -455,11 +494,12 @@ async def _endpoint(
     done: str = "",
     fault: str | None = None,
     typed: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
     now = web.now()
     async with web.db.look() as session:
         endpoint = await queries.endpoint(session, endpoint_id)
-        health = await queries.health(session, since=now - _LOOK_BACK, endpoint_id=endpoint_id)
+        health = await queries.health(session, now=now, span=_LOOK_BACK)
         logs = await queries.deliveries(session, endpoint_id=endpoint_id, limit=_RECENT)
     given = typed or {
         "url": endpoint.url,
@@ -481,6 +521,9 @@ async def _endpoint(
         logs=logs,
         given=given,
         families=_families(),
+        samples=_samples(),
+        snippets=snippets.VERIFY,
+        more=more,
         types=list(events.CATALOGUE),
         secret=secret,
         old_secret_until=endpoint.old_secret_until
@@ -499,6 +542,7 @@ def _form(person: Person, given: Mapping[str, Any], *, fault: str | None = None)
         status=422 if fault else 200,
         given=given,
         families=_families(),
+        samples=_samples(),
         fault=fault,
     )
 
@@ -541,9 +585,8 @@ def _headers(text: str) -> dict[str, str]:
     for line in filter(None, map(str.strip, text.splitlines())):
         name, colon, value = line.partition(":")
         if not colon:
-            raise Invalid(
-                f"write each header on a line of its own as name: value, not {line[:30]!r}"
-            )
+            # The line itself is not told: it may be a password.
+            raise Invalid("write each header on a line of its own, as name: value")
         found[name.strip()] = value.strip()
     return found
 
@@ -552,9 +595,9 @@ def _moment(text: str) -> datetime:
     """What a field for date and time sends, which is meant in UTC. Raises Invalid."""
     try:
         found = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise Invalid(f"{text[:40]!r} is no date and time; write 2026-01-15T09:30 (UTC)") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
 
 
 def _counted(done: str) -> str:
@@ -574,6 +617,10 @@ def _families() -> list[tuple[str, list[tuple[str, str, bool]]]]:
         family = type_.partition(".")[0]
         found.setdefault(family, []).append((type_, events.summary(type_), type_ in events.OPT_IN))
     return list(found.items())
+
+
+def _samples() -> dict[str, dict[str, Any]]:
+    return {type_: events.sample_body(type_) for type_ in events.CATALOGUE}
 
 
 async def _note(
