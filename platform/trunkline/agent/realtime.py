@@ -148,6 +148,7 @@ class _Session(RealtimeSession):
         self._model = model
         self._answer_s = model.choice.answer_ms / 1000
         self._renewing = False
+        self._asked_again = False
         self._life = _LONGEST
         self._due: asyncio.TimerHandle | None = None
         self._probe: asyncio.TimerHandle | None = None
@@ -197,6 +198,7 @@ class _Session(RealtimeSession):
                 self._owe()
             case "response.done":
                 if event["response"].get("status") != "failed":
+                    self._asked_again = False
                     self._settle()
                 else:
                     details = event["response"].get("status_details") or {}
@@ -293,9 +295,15 @@ class _Session(RealtimeSession):
         return not self.owes and self._current_generation is None and self._model.quiet()
 
     def _reconnected(self, event: Any) -> None:
-        if self.owes and not self._closing:
-            # What was asked went with the connection; the conversation has come over.
-            self._settle()
+        if not self.owes or self._closing:
+            return
+        if self._asked_again:
+            self._model.give_up(APIConnectionError("it breaks off whenever it is to answer"))
+            return
+        # What was asked went with the connection; the conversation has come over.
+        self._asked_again = True
+        self._cancel("_due")
+        with contextlib.suppress(RuntimeError):  # the session closes already
             self._model.ask_again()
 
     async def aclose(self) -> None:
