@@ -257,9 +257,10 @@ async def test_a_first_visit_loads_little(pages: httpx.AsyncClient) -> None:
 
 
 async def test_an_empty_list_says_what_to_do(pages: httpx.AsyncClient) -> None:
-    """The first page leads to the list; an empty one has a sentence and a command."""
-    first = await pages.get("/")
-    assert (first.status_code, first.headers["location"]) == (303, "/calls")
+    """Today says that nobody answers yet; an empty list has a sentence and a command."""
+    first = (await pages.get("/")).text
+    assert "nobody answers" in first
+    assert "Nobody is on the line." in first
     html = str(await shown(pages, "/calls"))
     assert "No call has come in yet." in html
     assert "uv run trunkline demo" in html

@@ -349,7 +349,6 @@ def doors(app: FastAPI) -> Iterator[tuple[str, str, str | None]]:
 
 
 OPEN = {
-    "/",  # leads on to the list, which asks
     "/login",
     "/welcome/{token}",
     "/assets/{file}",

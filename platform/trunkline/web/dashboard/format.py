@@ -84,6 +84,11 @@ def value(thing: Any) -> str:
     return thing if isinstance(thing, str) else json.dumps(thing, ensure_ascii=False)
 
 
+def worth(sum_: tuple[int, str]) -> str:
+    """An amount as (minor units, currency) in words."""
+    return str(Money(*sum_))
+
+
 def pretty(thing: Any) -> str:
     """JSON for people to read."""
     return json.dumps(thing, ensure_ascii=False, indent=2)
@@ -188,6 +193,7 @@ FILTERS = {
         moment,
         number,
         value,
+        worth,
         made,
         pretty,
         plain,

@@ -23,6 +23,7 @@ PLACES: tuple[tuple[str, tuple[Place, ...]], ...] = (
     (
         "Work",
         (
+            Place("home", "Today", "/", "calls:read", "home"),
             Place("calls", "Calls", "/calls", "calls:read", "phone"),
             Place("contacts", "Contacts", "/contacts", "contacts:read", "contacts"),
             Place("deals", "Deals", "/deals", "contacts:read", "deals"),

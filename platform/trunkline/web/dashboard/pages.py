@@ -4,11 +4,13 @@ They work without JavaScript; the script only adds comfort. The URL is the state
 """
 
 from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from trunkline.access.logins import Person
+from trunkline.desk import today
 from trunkline.errors import NotFound
 from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts
@@ -25,9 +27,21 @@ _LOOK_BACK = timedelta(days=7)
 
 
 @router.get("/")
-async def home() -> Response:
-    """The first page is the list of calls."""
-    return RedirectResponse("/calls", 303)
+async def home_page(
+    parts: Parts, updates: str = "on", person: Person = may("calls:read")
+) -> Response:
+    """Today at a glance; ``updates=off`` stops it from renewing itself while calls are on."""
+    async with parts.db.look() as session:
+        found = await today.today(session, now=parts.now())
+        off = await webhooks.switched_off(session)
+    return render.page(
+        "home.html",
+        person=person,
+        off=off,
+        today=found,
+        date=found.since.astimezone(ZoneInfo(found.zone)).date().isoformat(),
+        updates=updates != "off",
+    )
 
 
 @router.get("/webhooks/off")
