@@ -233,6 +233,14 @@ async def test_every_page_is_for_everybody(
     await context.close()
     context, page = await house.enter(chromium, "owner", **look)
     for name, path in (
+        ("home", "/"),
+        ("contacts", "/contacts"),
+        ("new-contact", "/contacts/new"),
+        ("deals", "/deals"),
+        ("profiles", "/profiles"),
+        ("new-profile", "/profiles/new"),
+        ("numbers", "/numbers"),
+        ("api-keys", "/keys"),
         ("calls", "/calls"),
         ("call", f"/calls/{house.sale}"),
         ("events", f"/calls/{house.sale}/events"),

@@ -32,6 +32,10 @@ async def test_realtime_does_what_the_pipeline_does(turns: str, placed: Place) -
     assert ("user", "Where does my order stand?") in said
     moved = [(c.title, c.before, c.after) for c in call.page.changes if c.entity == "deal"]
     assert moved == [("Office Fiber", "proposal", "won")]
+    assert call.page.usage is not None
+    (model,) = [part for part in call.page.usage["parts"] if part["part"] == "realtime"]
+    assert model["model"].startswith("openai gpt-realtime")
+    assert min(model["requests"], model["input_tokens"], model["output_tokens"]) > 0
 
 
 @pytest.mark.parametrize("modality", ["audio", "text"], ids=["realtime", "halfcascade"])

@@ -12,6 +12,8 @@ from sqlalchemy import select
 from trunkline.access.models import Audit
 from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
+from trunkline.calls.models import Call
+from trunkline.calls.usage import Price, Used, bill
 from trunkline.crm import queries as crm_queries
 from trunkline.crm import service as crm
 from trunkline.kit.blobs import BlobOptions, open_blobs
@@ -187,3 +189,20 @@ async def test_what_people_say_of_a_call_stands_on_its_page(
     assert "Reviewed</span>" in text
     assert "Remove the tag follow up" in text
     assert "&lt;b&gt;Good&lt;/b&gt; call" in text
+
+
+async def test_what_the_models_did_and_cost(
+    pages: httpx.AsyncClient, db: Database, make: "Make", now: datetime
+) -> None:
+    """Each model with its counts and units, and what is known of the price."""
+    call_id, _ = await a_call_that_moved_a_deal(db, make, now)
+    used = Used("llm", "openai gpt-4.1-mini", requests=2, input_tokens=900, output_tokens=40)
+    prices = {"openai gpt-4.1-mini": Price(input=0.4, output=1.6)}
+    async with db.work() as session:
+        row = await session.get(Call, call_id)
+        assert row is not None
+        row.usage = bill([used, Used("tts", "cartesia sonic-3", 1, characters=80)], prices)
+    page = (await pages.get(f"/calls/{call_id}")).text
+    assert "2 requests, 900 tokens in, 40 out" in page
+    assert "1 request, 80 characters" in page
+    assert "0.0004 USD, in part" in page

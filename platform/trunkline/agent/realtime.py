@@ -23,6 +23,7 @@ from livekit.agents import (
     UserStateChangedEvent,
 )
 from livekit.agents.llm import ChatContext, RealtimeError, Tool
+from livekit.agents.metrics import RealtimeModelMetrics
 from livekit.plugins.openai.realtime import RealtimeModel
 from livekit.plugins.openai.realtime.realtime_model import RealtimeSession
 from openai.types.realtime import (
@@ -39,6 +40,7 @@ from trunkline.agent.models import plugins
 from trunkline.agent.options import AgentOptions
 from trunkline.agent.session import FrontDesk, known
 from trunkline.calls.models import Turn
+from trunkline.calls.usage import Used
 from trunkline.kit.clock import utc_now
 from trunkline.profiles.realtime import AzureRealtime, RealtimeChoice
 
@@ -98,6 +100,18 @@ class Realtime(RealtimeModel):
         self.ask_again: Callable[[], object] = lambda: None
         """Called when an answer went with its connection, and there is a new one."""
         self.lost = False
+        self.used = Used("realtime", self.label_shown)
+        """What it did so far."""
+
+    def count(self, metrics: Any) -> None:
+        """One answer more. What it hears is part of the input tokens."""
+        if isinstance(metrics, RealtimeModelMetrics):
+            self.used = self.used.plus(
+                requests=1,
+                input_tokens=metrics.input_tokens,
+                cached_tokens=metrics.input_token_details.cached_tokens,
+                output_tokens=metrics.output_tokens,
+            )
 
     def session(self, *, turn_detection_disabled: bool = False) -> RealtimeSession:
         """One conversation with it."""
@@ -159,6 +173,7 @@ class _Session(RealtimeSession):
         self.on("openai_server_event_received", self._seen)
         self.on("openai_client_event_queued", self._sent)
         self.on("session_reconnected", self._reconnected)
+        self.on("metrics_collected", model.count)
 
     def send_event(self, event: Any) -> None:
         """Send *event*; answers that we ask for get the profile's wishes for them."""

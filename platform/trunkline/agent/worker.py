@@ -242,7 +242,8 @@ class _Call:
                 log.exception("recording_not_closed")
 
     async def _store_usage(self, team: Team) -> None:
-        usage = bill(team.used, self._services.options.prices)
+        used = team.used if self._realtime is None else [self._realtime.used, *team.used]
+        usage = bill(used, self._services.options.prices)
         try:
             async with self._talk.db.work() as work:
                 await calls.add_usage(work, self._talk.lease, usage)

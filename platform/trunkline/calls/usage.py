@@ -28,7 +28,7 @@ class Used:
     """What one model did in one call."""
 
     part: str
-    """stt, llm or tts."""
+    """stt, llm, tts or realtime."""
     model: str
     """Its provider and name, as prices are given for it."""
     requests: int = 0

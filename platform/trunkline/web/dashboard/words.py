@@ -90,6 +90,14 @@ CHANNELS = {
 }
 """The way a call came."""
 
+PARTS = {
+    "stt": "Hearing",
+    "llm": "Thinking",
+    "tts": "Speaking",
+    "realtime": "Speech to speech",
+}
+"""What a model did in a call."""
+
 LATENCY = {
     "stt": "Speech to text",
     "endpointing": "Endpointing",
