@@ -1,9 +1,11 @@
 """The demo as a newcomer runs it: a process, five calls, a document."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import sys
 import wave
 from dataclasses import dataclass
@@ -175,6 +177,20 @@ def test_twice_the_same_document(runs: tuple[Run, Run]) -> None:
 def test_the_first_run_is_kept(runs: tuple[Run, Run]) -> None:
     """Running again loses nothing: the earlier run is set aside."""
     assert len(list((runs[1].data / "earlier").glob("*/trunkline.db"))) == 1
+
+
+def test_the_past_lies_beside(runs: tuple[Run, Run]) -> None:
+    """40 calls of the past are stored beside the five, all marked as tests; the document has none of them."""
+    with contextlib.closing(sqlite3.connect(runs[1].data / "trunkline.db")) as database:
+        stored = database.execute("SELECT id, room, test FROM calls").fetchall()
+        past = {id_ for id_, room, _ in stored if room.startswith(("demo-past-", "out_"))}
+        told = {row[0] for row in database.execute("SELECT DISTINCT subject FROM deliveries d "
+                "JOIN endpoints e ON e.id = d.endpoint_id WHERE e.enabled")}  # fmt: skip
+    assert (len(stored), len(past)) == (45, 40)
+    assert all(test for *_, test in stored)
+    ids = {call["id"] for call in runs[1].document["calls"]}
+    assert ids == {id_ for id_, *_ in stored} - past
+    assert not told & past
 
 
 def test_the_talk_shows_it_all(runs: tuple[Run, Run]) -> None:

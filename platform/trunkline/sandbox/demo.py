@@ -26,6 +26,7 @@ from trunkline.kit.db import Database, open_database, upgrade
 from trunkline.kit.livekit import LiveKitOptions
 from trunkline.kit.processes import Child, ChildDied, spawn
 from trunkline.outbox.publish import publish
+from trunkline.sandbox import past
 from trunkline.sandbox.callers import Orders
 from trunkline.sandbox.faults import Fault
 from trunkline.sandbox.receiver import Receiver
@@ -317,6 +318,8 @@ async def _furnish(
 ) -> None:
     async with db.work() as session:
         await seed(session, now=now, variant=variant)
+    await past.fill(db, now=now, endpoints=options)
+    async with db.work() as session:
         # What was there before the demo began is no news for its endpoint.
         while await publish(session):
             pass
