@@ -7,7 +7,7 @@ them closes it, and whoever has the lease joins the recording.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ import structlog
 from trunkline.calls import queries, recording, service
 from trunkline.calls.lifecycle import EndReason
 from trunkline.calls.models import Call
-from trunkline.desk import ringing, sip, takeover
+from trunkline.desk import exports, ringing, sip, takeover
 from trunkline.kit.blobs import Blobs
 from trunkline.kit.clock import Clock, utc_now
 from trunkline.kit.db import Database
@@ -91,6 +91,46 @@ class Guardian:
                 tasks.create_task(self._again_and_again(self.send_again))
             tasks.create_task(self._again_and_again(self._close_lost))
             tasks.create_task(self._again_and_again(self._join_left))
+            tasks.create_task(self._again_and_again(self.write_exports))
+
+    async def write_exports(self) -> None:
+        """Write the files of calls that were asked for, and drop those that are old."""
+        async with self._db.look() as session:
+            if not await exports.is_due(session, now=self._clock()):
+                return
+        while True:
+            async with self._db.work() as session:
+                job = await exports.claim(session, now=self._clock())
+            if job is None:
+                break
+            try:
+                await self._write(job)
+            except Exception as error:
+                log.exception("export_failed", export_id=job.id)
+                async with self._db.work() as session:
+                    await exports.fail(session, job, str(error), now=self._clock())
+        async with self._db.work() as session:
+            old = await exports.outdated(session, now=self._clock())
+        for key in old:
+            await self._blobs.delete(key)
+
+    async def _write(self, job: exports.Job) -> None:
+        rows, mine = -1, True  # the first line tells the columns
+
+        async def pieces() -> AsyncIterator[bytes]:
+            nonlocal rows, mine
+            async for lines in exports.lines(self._db, job):
+                async with self._db.work() as session:
+                    mine = await exports.renew(session, job, now=self._clock())
+                if not mine:
+                    return
+                rows += len(lines)
+                yield b"".join(lines)
+
+        await self._blobs.put_stream(job.blob_key, pieces())
+        async with self._db.work() as session:
+            if not mine or not await exports.finish(session, job, rows=rows, now=self._clock()):
+                log.warning("export_taken_over", export_id=job.id)
 
     async def sweep(self) -> None:
         """Close the calls that lost their agent, then join the recordings nobody is joining.

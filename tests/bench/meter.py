@@ -8,7 +8,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from trunkline.sandbox.caller import Caller, Say, Step, rms
+from trunkline.agent.audio import rms
+from trunkline.sandbox.caller import Caller, Say, Step
 
 FRAME_MS = 20
 SAID_RMS = 150.0

@@ -3,10 +3,12 @@
 import math
 from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
 from livekit.agents import stt
 from livekit.agents.voice import SpeechHandle
 
+from trunkline.agent.audio import EchoGate
 from trunkline.agent.bargein import Floor, is_backchannel
 
 INTERIM = stt.SpeechEventType.INTERIM_TRANSCRIPT
@@ -86,3 +88,29 @@ async def test_each_utterance_is_judged_by_itself() -> None:
     assert await heard_by(floor, said(FINAL, "Uh-huh.")) == []
     speech = None
     assert await heard_by(floor, said(FINAL, "Okay.")) == ["Okay."]
+
+
+def tone(level: int) -> bytes:
+    """A frame of a 440 Hz tone of this peak."""
+    at = np.arange(160) / 8000
+    return (level * np.sin(2 * np.pi * 440 * at)).astype("<i2").tobytes()
+
+
+def test_an_echo_is_silence_to_the_session() -> None:
+    """28 dB below the agent's voice is taken out while it sounds, and as long as it may come back."""
+    gate = EchoGate()
+    gate.played(tone(8000))
+    assert gate.heard(tone(200)) == bytes(320)
+    for _ in range(EchoGate.FRAMES - 1):
+        gate.played(bytes(320))
+    assert gate.heard(tone(200)) == bytes(320)
+    gate.played(bytes(320))
+    assert gate.heard(tone(200)) == tone(200)
+
+
+def test_a_voice_is_heard_over_the_agents() -> None:
+    """Somebody who speaks, however softly beside it, gets through; so does all when the agent is silent."""
+    gate = EchoGate()
+    assert gate.heard(tone(20)) == tone(20)
+    gate.played(tone(8000))
+    assert gate.heard(tone(600)) == tone(600)

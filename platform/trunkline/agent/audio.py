@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+import numpy as np
 from livekit import rtc
 from livekit.agents import io
 
@@ -17,6 +18,38 @@ from trunkline.agent.line import LINE_RATE_HZ
 FRAME_S = 0.020
 FRAME = int(LINE_RATE_HZ * FRAME_S)
 SILENCE = bytes(FRAME * 2)
+
+
+class EchoGate:
+    """Takes out of the caller's side what is only the agent's own voice coming back, and the noise under it.
+
+    A network's echo canceller leaves a residue, which it silences while nobody else speaks (the non-linear
+    processor of ITU-T G.168); some lines have none. While the agent sounds, and as long after as an
+    echo may take, frames that are ``DOWN`` below its voice become silence: otherwise each would
+    make the agent pause, as if somebody had spoken into its words.
+    """
+
+    DOWN = 10 ** (-28 / 20)
+    """28 dB. A caller who speaks is louder than this beside any voice; what a canceller leaves is quieter."""
+    FRAMES = 30
+    """600 ms: both ways through a room with its jitter buffers, and a mobile network."""
+
+    def __init__(self) -> None:
+        self._loud: deque[float] = deque([0.0] * self.FRAMES, self.FRAMES)
+
+    def played(self, pcm: bytes) -> None:
+        """The agent's frame that is heard now."""
+        self._loud.append(rms(pcm))
+
+    def heard(self, pcm: bytes) -> bytes:
+        """The caller's frame without what is only echo."""
+        return pcm if rms(pcm) >= max(self._loud) * self.DOWN else bytes(len(pcm))
+
+
+def rms(pcm: bytes) -> float:
+    """Root mean square of PCM16 samples; 0 of none."""
+    samples = np.frombuffer(pcm, dtype="<i2").astype(np.float64)
+    return float(np.sqrt(np.mean(samples * samples))) if len(samples) else 0.0
 
 
 class Intake(io.AudioInput):

@@ -18,7 +18,7 @@ from livekit import rtc
 from livekit.agents import AgentSession, io
 
 from trunkline.agent.arrival import Arrival, from_sip
-from trunkline.agent.audio import FRAME, FRAME_S, SILENCE, InStep, Intake, Playout
+from trunkline.agent.audio import FRAME, FRAME_S, SILENCE, EchoGate, InStep, Intake, Playout
 from trunkline.agent.captions import Captions
 from trunkline.agent.heard import Heard
 from trunkline.agent.line import LINE_RATE_HZ, Consultation, Tap
@@ -158,6 +158,7 @@ class RoomLine:
         self._onward: Callable[[bytes], None] | None = None
         self._music = itertools.cycle(hold_music())
         self._intake, self._playout = Intake(), Playout(self._take_back)
+        self._gate = EchoGate()
         self._said = InStep()
         self._source = rtc.AudioSource(LINE_RATE_HZ, 1, queue_size_ms=200)
         self._ahead: deque[bytes] = deque()
@@ -334,7 +335,8 @@ class RoomLine:
                     continue
                 pcm = bytes(event.frame.data)
                 # To the session at once, to the recording on the clock.
-                self._intake.push(pcm if self._instead is None else bytes(len(pcm)))
+                heard = self._gate.heard(pcm) if self._instead is None else bytes(len(pcm))
+                self._intake.push(heard)
                 if self._onward is not None:
                     self._onward(pcm)
                 self._said.push(pcm)
@@ -363,6 +365,7 @@ class RoomLine:
             self._ahead.append(frame)
             await self._source.capture_frame(rtc.AudioFrame(frame, LINE_RATE_HZ, 1, FRAME))
         agent = self._ahead.popleft() if self._ahead else SILENCE
+        self._gate.played(agent)
         caller = self._said.take()
         if self._tap is not None:
             self._tap(caller, agent)

@@ -35,6 +35,8 @@ class Today:
     zone: str
     """IANA name of where it is counted: where the first profile is."""
     tiles: call_list.Tiles
+    tests: bool
+    """There were tests and demo calls only, so they are what is counted."""
     live: Sequence[call_list.CallRow]
     live_count: int
     won: Sequence[tuple[int, str]]
@@ -64,10 +66,16 @@ async def today(session: AsyncSession, *, now: datetime) -> Today:
     )
     rows = await call_list.rows(session, live.all())
     count = await session.scalar(select(func.count()).select_from(Call).where(going_on))
+    tiles = await call_list.tiles(session, Filters(since=since, hide_tests=True))
+    tests = False
+    if not tiles.calls:
+        all_tiles = await call_list.tiles(session, Filters(since=since))
+        tests, tiles = bool(all_tiles.calls), all_tiles
     return Today(
         since=since,
         zone=zone,
-        tiles=await call_list.tiles(session, Filters(since=since, hide_tests=True)),
+        tiles=tiles,
+        tests=tests,
         live=rows,
         live_count=count or 0,
         won=await _won(session, since),

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
-
-from trunkline.agent.audio import FRAME, FRAME_S, SILENCE
+from trunkline.agent.audio import FRAME, FRAME_S, SILENCE, rms
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.errors import Invalid
 
@@ -165,12 +163,6 @@ class Caller:
 
     def _note(self, what: str) -> None:
         self.notes.append((round((self._frame - 1) * FRAME_S * 1000), what))
-
-
-def rms(pcm: bytes) -> float:
-    """Root mean square of PCM16 samples."""
-    samples = np.frombuffer(pcm, dtype="<i2").astype(np.float64)
-    return float(np.sqrt(np.mean(samples * samples)))
 
 
 def load_line(name: str) -> list[bytes]:

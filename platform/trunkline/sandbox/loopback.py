@@ -17,7 +17,7 @@ import numpy as np
 from livekit.agents import AgentSession, io
 
 from trunkline.agent.arrival import Arrival
-from trunkline.agent.audio import FRAME_S, SILENCE, Intake, Playout
+from trunkline.agent.audio import FRAME_S, SILENCE, EchoGate, Intake, Playout
 from trunkline.agent.heard import Heard
 from trunkline.agent.line import LINE_RATE_HZ, Consultation, Tap
 from trunkline.agent.music import hold_music
@@ -46,6 +46,7 @@ class LoopbackLine:
         self._arrival, self._party, self._wire = arrival, party, Wire(faults)
         self._input = Intake()
         self._output = Playout()
+        self._gate = EchoGate()
         self._music = itertools.cycle(hold_music())
         self._held = False
         self._tones: deque[bytes] = deque()
@@ -169,7 +170,8 @@ class LoopbackLine:
         if self._tap is not None:
             self._tap(caller, agent)
         self._frames += 1
-        self._input.push(SILENCE if self._held else caller)
+        self._gate.played(agent)
+        self._input.push(SILENCE if self._held else self._gate.heard(caller))
         for digit in self._party.pressed():
             self._on_digit(digit)
 

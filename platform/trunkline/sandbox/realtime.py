@@ -42,7 +42,7 @@ from trunkline.sandbox.realtime_session import EAGERNESS_MS, Refused, for_respon
 from trunkline.sandbox.voice import PacedSpeaker, Word
 
 _VOICE_HZ = 24_000
-_SEMANTIC_MS = 240
+_SEMANTIC_MS = 400
 """Silence after which semantic VAD asks what the words mean."""
 _EARS_TIMEOUT_S = 10.0
 _SHORTEST_COMMIT_MS = 100

@@ -17,6 +17,7 @@ from trunkline.web.bell import Bell
 from trunkline.web.dashboard import (
     call_pages,
     crm_pages,
+    export_pages,
     key_pages,
     list_pages,
     marks_pages,
@@ -36,6 +37,7 @@ from trunkline.web.routes import (
     contacts,
     deals,
     events,
+    exports,
     hooks,
     livekit,
     marks,
@@ -98,7 +100,7 @@ def create_app(
     app.state.livekit_seen = livekit.Seen()
     app.state.livekit_probes = livekit.Seen(100)
     rooms = (
-        *(calls, marks, contacts, deals, activities, numbers, profiles),
+        *(exports, calls, marks, contacts, deals, activities, numbers, profiles),
         *(events, webhooks, hooks, livekit),
     )
     for room in rooms:
@@ -109,6 +111,7 @@ def create_app(
         app.include_router(list_pages.router)
         app.include_router(pages.router)
         app.include_router(marks_pages.router)
+        app.include_router(export_pages.router)
         app.include_router(call_pages.router)
         app.include_router(people_pages.router)
         app.include_router(crm_pages.router)
