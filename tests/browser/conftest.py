@@ -134,7 +134,7 @@ class House:
             await page.get_by_label("E-mail").fill(f"{role}@example.com")
             await page.get_by_label("Password").fill(PASSWORD)
             await page.get_by_role("button", name="Log in").click()
-            await page.wait_for_url("**/calls")
+            await page.wait_for_url(lambda url: "/login" not in url)
         return context, page
 
 

@@ -131,7 +131,7 @@ async def test_a_manager_opens_a_call_and_hears_the_sentence(
     )
     page = await context.new_page()
     seen = Seen(page)
-    await page.goto(address)
+    await page.goto(f"{address}/calls")
     await expect(page.get_by_role("row")).to_have_count(2 if width > 760 else 1)
     # The viewer's zone, not the server's.
     await expect(page.locator("time").first).to_contain_text("10:30")
@@ -225,7 +225,7 @@ async def test_the_keyboard_reaches_everything(
     call_id, _ = await begin(sqlite_db, make, now)
     await finish(sqlite_db, blobs, call_id, now)
     page = await chromium.new_page(viewport={"width": 390, "height": 844})
-    await page.goto(address)
+    await page.goto(f"{address}/calls")
     await page.keyboard.press("Tab")
     await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     await page.keyboard.press("Enter")

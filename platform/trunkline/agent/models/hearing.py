@@ -114,6 +114,10 @@ class Hearing(STT[Any]):
         self.emit("metrics_collected", *args)
 
 
+class _Deaf(APITimeoutError):
+    """Nothing was heard while the caller seemed to talk."""
+
+
 class _Listening(RecognizeStream):
     def __init__(self, hearing: Hearing, conn_options: APIConnectOptions) -> None:
         once = APIConnectOptions(max_retry=0, timeout=conn_options.timeout)
@@ -131,6 +135,7 @@ class _Listening(RecognizeStream):
         roster = self._hearing.roster
         taking = asyncio.create_task(self._take())
         tries: Counter[Candidate[STT[Any]]] = Counter()
+        all_deaf = True
         try:
             while True:
                 one = next(one for one in roster.order() if tries[one] < roster.order().count(one))
@@ -138,16 +143,30 @@ class _Listening(RecognizeStream):
                     if await self._listen(one):
                         return
                     tries.clear()  # the first choice is back
+                    all_deaf = True
                 except Exception as error:
                     roster.failed(one, error)
                     if self._progressed:
                         tries.clear()
+                        all_deaf = True
                     tries[one] += 1
-                    if all(tries[each] >= roster.order().count(each) for each in roster.candidates):
+                    all_deaf = all_deaf and isinstance(error, _Deaf)
+                    if any(tries[each] < roster.order().count(each) for each in roster.candidates):
+                        continue
+                    if not (all_deaf and await self._somebody_hears()):
                         raise _told(error) from error
+                    self._hearing.heard()
+                    tries.clear()
         finally:
             taking.cancel()
             await asyncio.gather(taking, return_exceptions=True)
+
+    async def _somebody_hears(self) -> bool:
+        """Whether a provider hears a sentence of ours, so that what sounded like talk has no words: the
+        tones of a machine, music, a television."""
+        roster = self._hearing.roster
+        well = await asyncio.gather(*(roster.is_well(one) for one in roster.candidates))
+        return any(well)
 
     _progressed = False
     _ended = False
@@ -215,7 +234,7 @@ class _Listening(RecognizeStream):
                             self._event_ch.send_nowait(found)
                             continue
                         if self._is_deaf(live, max(event_at_s, opened_s), now_s):
-                            raise APITimeoutError("nothing was heard while the caller talked")
+                            raise _Deaf("nothing was heard while the caller talked")
                         if self._is_quiet() and self._first_is_back(one):
                             return False
                 finally:

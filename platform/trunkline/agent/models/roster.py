@@ -22,6 +22,8 @@ P = TypeVar("P", bound="llm.LLM[Any] | stt.STT[Any] | tts.TTS[Any]")
 
 PROBE_EVERY_S = 3.0
 """Between two tries of a choice that is out of order, over all calls of the worker."""
+_WELL_S = 2.0
+"""How long somebody on the line waits for a try to say whether a provider is well."""
 _PROBE_TIMEOUT_S = 6.0
 
 
@@ -82,6 +84,17 @@ class Roster(Generic[P]):
         self._breaker.trip(candidate.key)
         if len(self.candidates) > 1:
             self._look_after(candidate)
+
+    async def is_well(self, candidate: Candidate[P]) -> bool:
+        """Whether *candidate*, tried now, does what it should; then it is in order again."""
+        try:
+            async with asyncio.timeout(_WELL_S):
+                await self._probe(candidate.plugin)
+        except Exception as error:
+            log.debug("model_still_down", model=candidate.label, error=type(error).__name__)
+            return False
+        self._breaker.reset(candidate.key)
+        return True
 
     def served(self, candidate: Candidate[P]) -> None:
         """*candidate* does what it was asked."""
