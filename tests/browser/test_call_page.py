@@ -52,6 +52,7 @@ async def test_a_manager_hears_undoes_and_reviews(chromium: Browser, house: "Hou
     goes back, which a webhook tells, and the call is marked as reviewed."""
     context, page = await house.enter(chromium)
     complaints = complaints_of(page)
+    await page.get_by_role("link", name="Calls", exact=True).click()
     await page.locator("#q").fill('"bigger plan"')
     await page.keyboard.press("Enter")
     await page.get_by_role("row", name="Dana Whitfield").locator("a.snippet").first.click()

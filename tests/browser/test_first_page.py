@@ -229,8 +229,12 @@ async def test_the_keyboard_reaches_everything(
     await page.keyboard.press("Tab")
     await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     await page.keyboard.press("Enter")
-    await page.keyboard.press("Tab")
-    await expect(page.get_by_role("link", name="Dana Whitfield")).to_be_focused()
+    caller = page.get_by_role("link", name="Dana Whitfield")
+    for _ in range(20):  # past the search and what narrows it
+        await page.keyboard.press("Tab")
+        if await caller.evaluate("link => link === document.activeElement"):
+            break
+    await expect(caller).to_be_focused()
     await page.keyboard.press("Enter")
     await expect(page).to_have_url(f"{address}/calls/{call_id}")
     small = await page.evaluate(
