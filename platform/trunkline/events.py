@@ -281,6 +281,25 @@ class ContactUpdated(Event):
 
 
 @dataclass(frozen=True)
+class ContactMerged(Event):
+    """Two contacts were one person: ``merged_id`` is ``contact_id`` from now on, with all its numbers, calls,
+    deals and activities, counted in ``moved``. ``changes`` is field → [before, after] of the one that
+    stays. Taken back, it is followed by change.undone."""
+
+    type = "contact.merged"
+    contact_id: str
+    merged_id: str
+    change_id: str
+    source: str
+    moved: Mapping[str, int]
+    changes: Mapping[str, list[Any]]
+
+    @property
+    def subject(self) -> str:
+        return self.contact_id
+
+
+@dataclass(frozen=True)
 class ActivityLogged(Event):
     """A call, note, task or meeting was written down."""
 
@@ -471,6 +490,14 @@ SAMPLES: tuple[Event, ...] = (
     ContactMatched(_CALL, _CONTACT, "Dana Whitfield"),
     ContactCreated(_CONTACT, "Peter Novak", "call", _EVIDENCE),
     ContactUpdated(_CONTACT, "api", {"name": ["P. Novak", "Peter Novak"]}, None),
+    ContactMerged(
+        _CONTACT,
+        "con_01kf0q8m3s7t9v1w3x5y7z9abf",
+        "chg_01kf0q8m3s7t9v1w3x5y7z9abk",
+        "api",
+        {"phones": 1, "calls": 3, "deals": 1, "activities": 2},
+        {"email": [None, "dana@example.com"]},
+    ),
     ActivityLogged(
         "act_01kf0q8m3s7t9v1w3x5y7z9abh",
         "note",

@@ -204,7 +204,7 @@ async def test_an_update_tells_only_what_changed(db: Database, make: "Make", now
         ({"tags": "vip"}, "tags must be a list"),
         ({"tags": ["vip", ""]}, "a tag must not be empty"),
         ({"do_not_call": "yes"}, "true or false"),
-        ({"id": "con_2"}, "has no field id to set; there are company, do_not_call, email"),
+        ({"id": "con_2"}, "has no field id to set; there are company, do_not_call, do_not"),
     ],
 )
 async def test_a_wrong_value_changes_nothing(

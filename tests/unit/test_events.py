@@ -33,6 +33,7 @@ NAMES = {
     "contact.matched",
     "contact.created",
     "contact.updated",
+    "contact.merged",
     "activity.logged",
     "deal.updated",
     "change.undone",

@@ -588,3 +588,113 @@ async def test_lists_are_narrowed(api: httpx.AsyncClient) -> None:
         assert [row["id"] for row in page["data"]] == found, path
     assert (await api.get("/v1/contacts?number=what")).status_code == 422
     assert (await api.get("/v1/contacts?cursor=what")).status_code == 422
+
+
+# --- one person twice, and the ledger -------------------------------------------------------------
+
+
+async def test_two_contacts_become_one(api: httpx.AsyncClient, db: Database) -> None:
+    """The old id leads to the other, by redirect when read, silently when written to; repeats do no harm."""
+    dana = (await pushed(api, "contacts", DANA))["contact"]
+    other = (await pushed(api, "contacts", {"name": "D. Whitfield", "phones": ["+12025550177"]}))[
+        "contact"
+    ]
+    asked = {"json": {"merged_id": other["id"]}, "headers": {"Idempotency-Key": "merge-1"}}
+    for _ in range(2):
+        answer = await api.post(f"/v1/contacts/{dana['id']}/merge", **asked)  # type: ignore[arg-type]
+        assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert answer.headers["idempotent-replayed"] == "true"
+    assert told["merged_id"] == other["id"]
+    assert {phone["e164"] for phone in told["contact"]["phones"]} >= {"+12025550177"}
+    old = await api.get(f"/v1/contacts/{other['id']}")
+    assert (old.status_code, old.json()) == (307, {"merged_into": dana["id"]})
+    assert (await api.get(old.headers["location"])).json()["id"] == dana["id"]
+    changed = await pushed(api, "contacts", {"id": other["id"], "email": "dana@new.example"})
+    assert (changed["created"], changed["contact"]["id"]) == (False, dana["id"])
+    listed = (await api.get("/v1/contacts")).json()["data"]
+    assert [each["id"] for each in listed] == [dana["id"]]
+    assert [type_ for type_, _ in await events(db)].count("contact.merged") == 1
+
+    undone = await api.post(f"/v1/changes/{told['change_id']}/undo")
+    assert undone.status_code == 200, undone.text
+    assert (await api.get(f"/v1/contacts/{other['id']}")).json()["name"] == "D. Whitfield"
+    again = await api.post(f"/v1/changes/{told['change_id']}/undo")
+    assert_problem(again, 409, "conflict", "undone already")
+
+
+async def test_likely_duplicates(api: httpx.AsyncClient) -> None:
+    """Somebody of the same name is suggested."""
+    dana = (await pushed(api, "contacts", DANA))["contact"]
+    twin = (await pushed(api, "contacts", {"name": "DANA whitfield", "phones": ["+12025550177"]}))[
+        "contact"
+    ]
+    found = (await api.get(f"/v1/contacts/{dana['id']}/duplicates")).json()["data"]
+    assert [each["id"] for each in found] == [twin["id"]]
+    assert_problem(
+        await api.get("/v1/contacts/con_none/duplicates"), 404, "not_found", "no contact"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "says"),
+    [
+        ({}, 422, "invalid", "merged_id"),
+        ({"merged_id": "con_none"}, 404, "not_found", "no contact con_none"),
+        ({"merged_id": "itself"}, 422, "invalid", "with itself"),
+        ({"merged_id": "con_none", "source": "person"}, 422, "invalid", "trunkline's own"),
+    ],
+)
+async def test_a_merge_that_cannot_be(
+    api: httpx.AsyncClient, body: dict[str, Any], status: int, code: str, says: str
+) -> None:
+    """It is refused in a sentence."""
+    dana = (await pushed(api, "contacts", DANA))["contact"]["id"]
+    if body.get("merged_id") == "itself":
+        body = {"merged_id": dana}
+    answer = await api.post(f"/v1/contacts/{dana}/merge", json=body)
+    told = answer.json()
+    assert (answer.status_code, told["code"]) == (status, code)
+    assert says in str(told).lower()
+
+
+async def test_the_ledger_is_read_and_taken_back(api: httpx.AsyncClient) -> None:
+    """Each change says what was before, by which key; it is taken back once, and that is a change too."""
+    dana = (await pushed(api, "contacts", DANA))["contact"]["id"]
+    await pushed(api, "contacts", {"id": dana, "name": "Dana W."})
+    listed = (await api.get("/v1/changes", params={"entity_id": dana, "entity": "contact"})).json()
+    made, renamed = listed["data"]
+    assert (made["field"], renamed["field"]) == ("*", "name")
+    assert (renamed["before"], renamed["after"]) == (DANA["name"], "Dana W.")
+    assert (renamed["source"], renamed["actor"]) == ("api", "sync")
+    answer = await api.post(
+        f"/v1/changes/{renamed['id']}/undo", headers={"Idempotency-Key": "undo-1"}
+    )
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert told["change"]["undone_at"] is not None
+    assert (told["undone_by"]["before"], told["undone_by"]["after"]) == ("Dana W.", DANA["name"])
+    assert (await api.get(f"/v1/contacts/{dana}")).json()["name"] == DANA["name"]
+    assert (await api.get(f"/v1/changes/{renamed['id']}")).json() == told["change"]
+    refused = await api.post(f"/v1/changes/{made['id']}/undo")
+    assert_problem(refused, 403, "refused", "calls may name it")
+    for path in ("/v1/changes/chg_none", "/v1/changes/chg_none/undo"):
+        method = "POST" if path.endswith("undo") else "GET"
+        assert_problem(await api.request(method, path), 404, "not_found", "no change")
+
+
+async def test_the_ledger_is_paged(api: httpx.AsyncClient) -> None:
+    """A page at a time in the order of writing, without gap or repeat."""
+    dana = (await pushed(api, "contacts", DANA))["contact"]["id"]
+    for number in range(4):
+        await pushed(api, "contacts", {"id": dana, "name": f"Dana {number}"})
+    seen, cursor = [], None
+    while True:
+        params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = (await api.get("/v1/changes", params=params)).json()
+        seen += [each["after"] for each in page["data"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen[1:] == [f"Dana {number}" for number in range(4)]
+    assert_problem(await api.get("/v1/changes?cursor=nonsense"), 422, "invalid", "cursor")

@@ -152,6 +152,14 @@ async def _note(
         known["ENDPOINT"] = told["id"]
     elif path == "/v1/contacts:upsert":
         known["CONTACT"] = told["contact"]["id"]
+    elif path.endswith("/duplicates"):
+        async with db.work() as session:
+            twin = await crm.create_contact(
+                session, name="D. Whitfield", cause=crm.Cause("person"), now=now
+            )
+        known["OTHER"] = twin.id
+    elif path.endswith("/merge"):
+        known["CHANGE"] = told["change_id"]
     elif path == "/v1/hooks" and answer.request.method == "POST":
         known["HOOK"] = told["id"]
     elif path == "/v1/deliveries":

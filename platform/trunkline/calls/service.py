@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
@@ -277,6 +277,17 @@ async def attach_contact(session: AsyncSession, call_id: str, contact_id: str) -
     call = await _locked(session, Call.id, call_id)
     call.contact_id = contact_id
     await session.flush()
+
+
+async def give_to_contact(
+    session: AsyncSession, from_id: str, to_id: str, *, only: Sequence[str] | None = None
+) -> list[str]:
+    """Say of all calls of one contact, or of *only* some, that they are another's; returns which."""
+    statement = update(Call).where(Call.contact_id == from_id)
+    if only is not None:
+        statement = statement.where(Call.id.in_(only))
+    statement = statement.values(contact_id=to_id)
+    return sorted(await session.scalars(statement.returning(Call.id)))
 
 
 async def take_lease(session: AsyncSession, call_id: str, *, now: datetime) -> Lease:

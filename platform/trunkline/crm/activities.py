@@ -41,7 +41,7 @@ async def log_activity(
     if (kind == "task") != (due_at is not None):
         raise Invalid("a task needs the time it is due, and only a task has one")
     if contact_id is not None:
-        await queries.contact(session, contact_id)
+        contact_id = (await queries.contact(session, contact_id)).id
     if deal_id is not None:
         deal = await queries.deal(session, deal_id)
         if contact_id is not None and deal.contact_id not in (None, contact_id):

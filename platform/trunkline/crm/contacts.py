@@ -13,11 +13,12 @@ from trunkline.crm import fields, ledger, queries
 from trunkline.crm.ledger import Cause
 from trunkline.crm.models import Company, Contact, ContactPhone
 from trunkline.errors import Conflict, Invalid, NotFound
+from trunkline.kit.db import insert_for
 from trunkline.kit.ids import new_id
 from trunkline.kit.phone import PhoneNumber
 from trunkline.outbox.record import record
 
-FIELDS = frozenset({"name", "email", "tags", "do_not_call", "company"})
+FIELDS = frozenset({"name", "email", "tags", "do_not_call", "do_not_call_reason", "company"})
 """What may be set."""
 
 
@@ -30,6 +31,7 @@ async def create_contact(
     email: str | None = None,
     tags: Sequence[str] = (),
     do_not_call: bool = False,
+    do_not_call_reason: str | None = None,
     contact_id: str | None = None,
     cause: Cause,
     now: datetime,
@@ -39,12 +41,14 @@ async def create_contact(
     Raises Invalid for a blank name, company, tag or a wrong address, Conflict when a number belongs
     to someone else.
     """
+    _reasoned(do_not_call, do_not_call_reason)
     contact = Contact(
         id=contact_id or new_id("con", now=now),
         name=fields.name(name),
         email=fields.email(email),
         tags=fields.tags(tags),
         do_not_call=do_not_call,
+        do_not_call_reason=fields.reason(do_not_call_reason),
         source=cause.source,
         created_at=now,
         updated_at=now,
@@ -63,6 +67,8 @@ async def create_contact(
         "tags": contact.tags,
         "do_not_call": do_not_call,
     }
+    if contact.do_not_call_reason is not None:
+        after["do_not_call_reason"] = contact.do_not_call_reason
     ledger.write(session, "contact", contact.id, ledger.CREATED, None, after, cause=cause, now=now)
     created = events.ContactCreated(contact.id, contact.name, cause.source, cause.evidence)
     await record(session, created, now=now)
@@ -77,11 +83,15 @@ async def update_contact(
     cause: Cause,
     now: datetime,
 ) -> Contact:
-    """Set any of name, email, tags, do_not_call and company (by its name; None for none).
+    """Set any of name, email, tags, company (by its name; None for none), do_not_call and do_not_call_reason,
+    which goes when they may be called again.
 
-    What is the same already leaves no trace. Raises NotFound, or Invalid for other fields and wrong values.
+    What is the same already leaves no trace. Of a merged contact the other is changed, as everywhere here.
+    Raises NotFound, or Invalid for other fields and wrong values.
     """
     fields.only("a contact", changes, FIELDS)
+    if changes.get("do_not_call") is False:
+        changes = {"do_not_call_reason": None, **changes}
     contact = await locked(session, contact_id)
     changed: dict[str, list[Any]] = {}
     for field, value in changes.items():
@@ -89,6 +99,7 @@ async def update_contact(
         await assign(session, contact, field, value, now=now)
         if (after := read(contact, field)) != before:
             changed[field] = [before, after]
+    _reasoned(contact.do_not_call, changes.get("do_not_call_reason"))
     await _tell(session, contact, changed, cause=cause, now=now)
     return contact
 
@@ -139,6 +150,8 @@ async def assign(
             if not isinstance(value, bool):
                 raise Invalid("do_not_call must be true or false")
             contact.do_not_call = value
+        case "do_not_call_reason":
+            contact.do_not_call_reason = fields.reason(value)
         case "company":
             contact.company = await _company(session, value, now=now)
         case "phones":
@@ -168,7 +181,21 @@ async def _tell(
     await record(session, updated, now=now)
 
 
+def _reasoned(do_not_call: bool, reason: Any) -> None:
+    if reason is not None and not do_not_call:
+        raise Invalid(
+            "do_not_call_reason says why somebody is not to be called; set do_not_call too"
+        )
+
+
 async def locked(session: AsyncSession, contact_id: str) -> Contact:
+    """The contact, or the one it was merged into, which stays as it is until the transaction ends."""
+    found = await row(session, contact_id)
+    return found if found.merged_into is None else await row(session, found.merged_into)
+
+
+async def row(session: AsyncSession, contact_id: str) -> Contact:
+    """The contact itself, merged or not, locked. Raises NotFound."""
     # FOR UPDATE cannot reach the outer-joined company, so the lock names its table.
     statement = select(Contact).where(Contact.id == contact_id).with_for_update(of=Contact)
     found = await session.scalar(statement.execution_options(populate_existing=True))
@@ -213,9 +240,13 @@ async def _company(session: AsyncSession, name: str | None, *, now: datetime) ->
     name = fields.text(name, "a company's name", 200)
     found = await queries.company_named(session, name)
     if found is None:
-        found = Company(id=new_id("com", now=now), name=name, created_at=now)
-        session.add(found)
-        await session.flush()
+        # The unique key decides, also between two transactions.
+        await session.execute(
+            insert_for(session, Company)
+            .values(id=new_id("com", now=now), name=name, name_key=fields.key(name), created_at=now)
+            .on_conflict_do_nothing()
+        )
+        found = await queries.company_named(session, name)
     return found
 
 

@@ -3,9 +3,18 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from unicodedata import normalize
 
 from trunkline.errors import Invalid
 from trunkline.kit.money import Money
+
+LONGEST_KEY = 600
+"""Characters; some letters are several when folded."""
+
+
+def key(text: str) -> str:
+    """*text* as it is compared: without case, spaces and forms of one letter told apart."""
+    return " ".join(normalize("NFKC", text).casefold().split())[:LONGEST_KEY]
 
 
 def only(what: str, changes: Mapping[str, Any], fields: frozenset[str]) -> None:
@@ -60,3 +69,7 @@ def tags(tags: Any) -> list[str]:
 
 def iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).isoformat()
+
+
+def reason(given: str | None) -> str | None:
+    return None if given is None else text(given, "a reason", 200)

@@ -14,6 +14,10 @@ CREATED = "*"
 """The ledger's field when the row itself came into being or, undone, went."""
 
 
+MERGED = "merged"
+"""The field when another contact was merged into this one."""
+
+
 @dataclass(frozen=True)
 class Cause:
     """Who or what brought a change about, and on what evidence."""
@@ -24,6 +28,8 @@ class Cause:
     tool_run_id: str | None = None
     turn_id: str | None = None
     offset_ms: int | None = None
+    actor: str | None = None
+    """Who it was, by name: a person, or a key of the API."""
 
     @property
     def evidence(self) -> events.Evidence | None:
@@ -52,6 +58,7 @@ def write(
         before=before,
         after=after,
         source=cause.source,
+        actor=cause.actor and cause.actor[:100],
         call_id=cause.call_id,
         tool_run_id=cause.tool_run_id,
         turn_id=cause.turn_id,

@@ -1,12 +1,13 @@
-"""Tables of the CRM: contacts and their numbers, companies, pipelines, deals, activities, the ledger, and
-what other systems call each of them."""
+"""Tables of the CRM: contacts and their numbers, companies, pipelines, deals, activities, the ledger, which
+contacts were merged, and what other systems call each of them."""
 
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, Text
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
+from trunkline.crm import fields
 from trunkline.kit.db import Base
 
 
@@ -17,7 +18,14 @@ class Company(Base):
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     name: Mapped[str] = mapped_column(String(200), index=True)
+    name_key: Mapped[str] = mapped_column(String(fields.LONGEST_KEY), unique=True)
+    """The name as ``fields.key`` folds it: there is one company of a name, whatever the case."""
     created_at: Mapped[datetime]
+
+    @validates("name")
+    def _fold(self, _: str, name: str) -> str:
+        self.name_key = fields.key(name)
+        return name
 
 
 class Contact(Base):
@@ -27,10 +35,17 @@ class Contact(Base):
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     name: Mapped[str | None] = mapped_column(String(200), index=True)
+    name_key: Mapped[str | None] = mapped_column(String(fields.LONGEST_KEY), index=True)
+    """The name as ``fields.key`` folds it, to find it by."""
     email: Mapped[str | None] = mapped_column(String(320))
+    email_key: Mapped[str | None] = mapped_column(String(fields.LONGEST_KEY), index=True)
     company_id: Mapped[str | None] = mapped_column(ForeignKey("companies.id"), index=True)
     tags: Mapped[list[str]]
     do_not_call: Mapped[bool] = mapped_column(default=False)
+    do_not_call_reason: Mapped[str | None] = mapped_column(String(200))
+    merged_into: Mapped[str | None] = mapped_column(ForeignKey("contacts.id"), index=True)
+    """The contact that this one turned out to be; never itself a merged one. Its numbers, calls, deals and
+    activities are with that one."""
     source: Mapped[str] = mapped_column(String(20))
     """Who made it: call, api, import, person or demo."""
     created_at: Mapped[datetime]
@@ -40,6 +55,11 @@ class Contact(Base):
     phones: Mapped[list["ContactPhone"]] = relationship(
         back_populates="contact", lazy="selectin", order_by="ContactPhone.id"
     )
+
+    @validates("name", "email")
+    def _fold(self, field: str, text: str | None) -> str | None:
+        setattr(self, f"{field}_key", None if text is None else fields.key(text))
+        return text
 
 
 class ContactPhone(Base):
@@ -139,6 +159,8 @@ class Change(Base):
     before: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     after: Mapped[Any | None] = mapped_column(JSON(none_as_null=True))
     source: Mapped[str] = mapped_column(String(20))
+    actor: Mapped[str | None] = mapped_column(String(100))
+    """Who it was, by the name they had then: a person, or a key of the API."""
     call_id: Mapped[str | None] = mapped_column(String(40), index=True)
     tool_run_id: Mapped[str | None] = mapped_column(String(40))
     turn_id: Mapped[str | None] = mapped_column(String(40))
@@ -148,3 +170,20 @@ class Change(Base):
     undone_at: Mapped[datetime | None]
 
     __table_args__ = (Index("ix_changes_entity_entity_id", "entity", "entity_id"),)
+
+
+class Merge(Base):
+    """Two contacts that were one person: what went from one to the other, so that it can go back."""
+
+    __tablename__ = "contact_merges"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    contact_id: Mapped[str] = mapped_column(ForeignKey("contacts.id"), index=True)
+    """Who stays."""
+    merged_id: Mapped[str] = mapped_column(ForeignKey("contacts.id"), index=True)
+    change_id: Mapped[str] = mapped_column(ForeignKey("changes.id"), index=True)
+    """Its row in the ledger."""
+    moved: Mapped[dict[str, Any]]
+    """Ids by kind: phones, calls, deals, activities, contacts (merged into the other before), and
+    external_ids as [source, external id]."""
+    created_at: Mapped[datetime]

@@ -5,10 +5,12 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ScalarSelect, func, or_, select
+from sqlalchemy import ScalarSelect, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
+from sqlalchemy.sql.functions import coalesce
 
+from trunkline.crm import fields
 from trunkline.crm.models import (
     Activity,
     Change,
@@ -23,11 +25,46 @@ from trunkline.errors import NotFound
 
 
 async def contact(session: AsyncSession, contact_id: str) -> Contact:
-    """The contact, with company and numbers. Raises NotFound."""
+    """The contact, with company and numbers; of a merged one, whom it was merged into. Raises NotFound."""
     found = await session.get(Contact, contact_id)
     if found is None:
         raise NotFound(f"no contact {contact_id}")
+    if found.merged_into is not None:
+        return await session.get_one(Contact, found.merged_into)
     return found
+
+
+async def merged_ids(session: AsyncSession, contact_id: str) -> Sequence[str]:
+    """Contacts that turned out to be this one."""
+    return (
+        await session.scalars(
+            select(Contact.id).where(Contact.merged_into == contact_id).order_by(Contact.id)
+        )
+    ).all()
+
+
+async def duplicates(
+    session: AsyncSession, contact: Contact, *, limit: int = 5
+) -> Sequence[Contact]:
+    """Contacts that may be the same person: of the same address or name, the likeliest first."""
+    same_address = Contact.email_key == (contact.email_key or "")
+    same_name = Contact.name_key == (contact.name_key or "")
+    statement = (
+        select(Contact)
+        .where(or_(same_address, same_name), Contact.id != contact.id, _OWN)
+        .order_by(case((same_address, 0), else_=1), Contact.id)
+        .limit(limit)
+    )
+    return (await session.scalars(statement)).all()
+
+
+_OWN = Contact.merged_into.is_(None)
+
+
+def _whose(contact_id: str) -> ScalarSelect[str]:
+    """The contact's id, or that of whom it was merged into."""
+    of = coalesce(Contact.merged_into, Contact.id)
+    return select(of).where(Contact.id == contact_id).scalar_subquery()
 
 
 async def contact_by_number(session: AsyncSession, e164: str) -> Contact | None:
@@ -49,7 +86,7 @@ async def contacts(
 
     *named* (source, external id) and *e164*, one of its numbers, each leave one contact or none.
     """
-    statement = select(Contact).order_by(Contact.id).limit(limit)
+    statement = select(Contact).where(_OWN).order_by(Contact.id).limit(limit)
     if named is not None:
         statement = statement.where(Contact.id == _id_named("contact", named))
     if e164 is not None:
@@ -73,13 +110,13 @@ async def find_contacts(
 
     Of a number any part counts, however it is written; *before* is the last id of the page before.
     """
-    statement = select(Contact).order_by(Contact.id.desc()).limit(limit)
+    statement = select(Contact).where(_OWN).order_by(Contact.id.desc()).limit(limit)
     for word in text.split()[:8]:
-        like = f"%{_escaped(word.lower())}%"
-        company = select(Company.id).where(func.lower(Company.name).like(like, escape="\\"))
+        like = f"%{_escaped(fields.key(word))}%"
+        company = select(Company.id).where(Company.name_key.like(like, escape="\\"))
         fits = [
-            func.lower(Contact.name).like(like, escape="\\"),
-            func.lower(Contact.email).like(like, escape="\\"),
+            Contact.name_key.like(like, escape="\\"),
+            Contact.email_key.like(like, escape="\\"),
             Contact.company_id.in_(company),
         ]
         if digits := "".join(filter(str.isdigit, word)).lstrip("0"):
@@ -146,14 +183,8 @@ async def contact_names(session: AsyncSession, ids: Collection[str]) -> dict[str
 
 
 async def company_named(session: AsyncSession, name: str) -> Company | None:
-    """The company of that name, whatever the case; the oldest if there are several."""
-    exact = select(Company).where(Company.name == name).order_by(Company.id).limit(1)
-    if found := await session.scalar(exact):
-        return found
-    # SQLite's lower() knows ASCII only, so other letters are tried in both of their cases.
-    forms = {func.lower(form) for form in (name, name.lower(), name.upper())}
-    folded = select(Company).where(func.lower(Company.name).in_(forms))
-    return await session.scalar(folded.order_by(Company.id).limit(1))
+    """The company of that name, whatever the case."""
+    return await session.scalar(select(Company).where(Company.name_key == fields.key(name)))
 
 
 async def pipeline_named(session: AsyncSession, name: str) -> Pipeline | None:
@@ -191,7 +222,7 @@ async def deals(
     if named is not None:
         statement = statement.where(Deal.id == _id_named("deal", named))
     if contact_id is not None:
-        statement = statement.where(Deal.contact_id == contact_id)
+        statement = statement.where(Deal.contact_id == _whose(contact_id))
     if outcome is not None:
         statement = statement.where(Deal.outcome == outcome)
     if after is not None:
@@ -203,7 +234,7 @@ async def open_deals(session: AsyncSession, contact_id: str) -> Sequence[Deal]:
     """A contact's deals that are neither won nor lost, newest first."""
     statement = (
         select(Deal)
-        .where(Deal.contact_id == contact_id, Deal.outcome == "open")
+        .where(Deal.contact_id == _whose(contact_id), Deal.outcome == "open")
         .order_by(Deal.id.desc())
     )
     return (await session.scalars(statement)).all()
@@ -235,7 +266,7 @@ async def activities(
     if named is not None:
         statement = statement.where(Activity.id == _id_named("activity", named))
     if contact_id is not None:
-        statement = statement.where(Activity.contact_id == contact_id)
+        statement = statement.where(Activity.contact_id == _whose(contact_id))
     if deal_id is not None:
         statement = statement.where(Activity.deal_id == deal_id)
     if call_id is not None:
@@ -279,7 +310,8 @@ async def external_ids(
     rows = await session.execute(
         select(ExternalId.entity_id, ExternalId.source, ExternalId.external_id)
         .where(ExternalId.entity == entity, ExternalId.entity_id.in_(entity_ids))
-        .order_by(ExternalId.source)
+        # A merged contact may have several in one system: the one it had first is told.
+        .order_by(ExternalId.source, ExternalId.created_at.desc(), ExternalId.external_id.desc())
     )
     for row in rows:
         found[row.entity_id][row.source] = row.external_id
@@ -292,7 +324,7 @@ async def last_activities(
     """What was done last with a contact, newest first."""
     statement = (
         select(Activity)
-        .where(Activity.contact_id == contact_id)
+        .where(Activity.contact_id == _whose(contact_id))
         .order_by(Activity.created_at.desc(), Activity.id.desc())
         .limit(limit)
     )
@@ -318,4 +350,36 @@ async def changes_of(session: AsyncSession, entity: str, entity_id: str) -> Sequ
         .where(Change.entity == entity, Change.entity_id == entity_id)
         .order_by(Change.id)
     )
+    return (await session.scalars(statement)).all()
+
+
+async def change(session: AsyncSession, change_id: str) -> Change:
+    """One row of the ledger. Raises NotFound."""
+    found = await session.get(Change, change_id)
+    if found is None:
+        raise NotFound(f"no change {change_id}")
+    return found
+
+
+async def changes(
+    session: AsyncSession,
+    *,
+    entity: str | None = None,
+    entity_id: str | None = None,
+    call_id: str | None = None,
+    source: str | None = None,
+    after: str | None = None,
+    limit: int = 50,
+) -> Sequence[Change]:
+    """A page of the ledger in the order of writing; *after* is the last id of the page before."""
+    statement = select(Change).order_by(Change.id).limit(limit)
+    given = (
+        (Change.entity, entity),
+        (Change.entity_id, entity_id),
+        (Change.call_id, call_id),
+        (Change.source, source),
+    )
+    statement = statement.where(*(column == value for column, value in given if value is not None))
+    if after is not None:
+        statement = statement.where(Change.id > after)
     return (await session.scalars(statement)).all()

@@ -19,17 +19,26 @@ async def undo(session: AsyncSession, change_id: str, *, cause: Cause, now: date
 
     An activity or deal that came into being is deleted again; a contact stays, because calls
     name it (Refused). Raises NotFound, or Conflict when the change is undone already or what it
-    changed has changed since.
+    changed has changed since. Merges are taken back by ``desk.merge.undo``, since calls go back too.
     """
     change = await session.get(Change, change_id, with_for_update=True, populate_existing=True)
     if change is None:
         raise NotFound(f"no change {change_id}")
     if change.undone_at is not None:
         raise Conflict(f"change {change_id} is undone already")
+    if change.field == ledger.MERGED:
+        raise Refused(f"change {change_id} is a merge, which is taken back as a whole")
     if change.field == ledger.CREATED:
         await _undo_creation(session, change)
     else:
         await _undo_field(session, change, now=now)
+    return await compensate(session, change, cause=cause, now=now)
+
+
+async def compensate(
+    session: AsyncSession, change: Change, *, cause: Cause, now: datetime
+) -> Change:
+    """Write down that *change* was taken back; returns the change that did so."""
     change.undone_at = now
     back = ledger.write(
         session,
@@ -57,7 +66,12 @@ async def undo(session: AsyncSession, change_id: str, *, cause: Cause, now: date
 async def _undo_field(session: AsyncSession, change: Change, *, now: datetime) -> None:
     match change.entity:
         case "contact":
-            contact = await contacts.locked(session, change.entity_id)
+            contact = await contacts.row(session, change.entity_id)
+            if contact.merged_into is not None:
+                raise Conflict(
+                    f"contact {contact.id} was merged into {contact.merged_into}; "
+                    "undo the merge first"
+                )
             _unchanged(change, contacts.read(contact, change.field))
             await contacts.assign(session, contact, change.field, change.before, now=now)
             contact.updated_at = now

@@ -34,6 +34,7 @@ from trunkline.web.people import Door
 from trunkline.web.routes import (
     activities,
     calls,
+    changes,
     contacts,
     deals,
     events,
@@ -100,7 +101,7 @@ def create_app(
     app.state.livekit_seen = livekit.Seen()
     app.state.livekit_probes = livekit.Seen(100)
     rooms = (
-        *(exports, calls, marks, contacts, deals, activities, numbers, profiles),
+        *(exports, calls, marks, contacts, deals, activities, changes, numbers, profiles),
         *(events, webhooks, hooks, livekit),
     )
     for room in rooms:

@@ -150,6 +150,7 @@ AUDIT: dict[str, str] = {
     "deliveries.recovered": "Sent again what a webhook endpoint had not got",
     "contact.made": "Made a contact",
     "contact.changed": "Changed a contact",
+    "contact.merged": "Merged two contacts",
     "deal.moved": "Moved a deal",
     "key.made": "Made a key of the API",
     "key.revoked": "Took a key of the API back",

@@ -146,7 +146,7 @@ async def upsert_activity(
     Making it stands in the ledger and raises `activity.logged` with your `source`. Its summary, and
     of a task when it is due and whether it is done, may change; that stands in the ledger.
     """
-    cause, now = body.cause, parts.now()
+    cause, now = body.caused_by(key), parts.now()
     about = body.contact.named(cause.source) if body.contact else None
     deal = body.deal.named(cause.source) if body.deal else None
     fields = {

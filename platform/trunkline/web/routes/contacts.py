@@ -4,19 +4,24 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
+from trunkline.access import service as access
 from trunkline.access.models import ApiKey
 from trunkline.crm import models, queries, upsert
-from trunkline.crm.upsert import Named
+from trunkline.crm.service import Cause
+from trunkline.crm.upsert import Named, checked_source
+from trunkline.desk import merge
 from trunkline.web import paging
 from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
+from trunkline.web.people import actor
 from trunkline.web.routes.pushed import (
     CONTACT_ID,
     After,
@@ -35,6 +40,9 @@ from trunkline.web.routes.pushed import (
 router = APIRouter(prefix="/v1", tags=["contacts"])
 
 _AT = "2026-01-15T09:30:00Z"
+_OTHER = "con_01kf0q8m3s7t9v1w3x5y7z9abf"
+
+ContactId = Annotated[str, Path(description="The contact's id.", examples=[CONTACT_ID])]
 
 
 class ContactPush(Pushed):
@@ -72,6 +80,9 @@ class ContactPush(Pushed):
     email: str | None = Field(None, max_length=320, examples=["dana@example.com"])
     tags: list[Text] = Field([], max_length=50, description="Replace those there are.")
     do_not_call: bool = False
+    do_not_call_reason: str | None = Field(
+        None, max_length=200, description="Only with do_not_call.", examples=["Asked on 12 May"]
+    )
 
 
 class PhoneOut(BaseModel):
@@ -91,6 +102,7 @@ class ContactOut(BaseModel):
     email: str | None = Field(examples=["dana@example.com"])
     tags: list[str] = Field(examples=[["vip"]])
     do_not_call: bool
+    do_not_call_reason: str | None = Field(examples=[None])
     external_ids: dict[str, str] = Field(
         description="What other systems call it, by source.", examples=[{"hubspot": "48213"}]
     )
@@ -115,6 +127,40 @@ class ContactPage(BaseModel):
     )
 
 
+class MergedAway(BaseModel):
+    """The contact was merged into another, which has all that was its own."""
+
+    merged_into: str = Field(examples=[CONTACT_ID])
+
+
+class MergeRequest(BaseModel):
+    """Who is the same person."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"merged_id": _OTHER}]}
+    )
+
+    merged_id: OurId = Field(description="The contact that goes.", examples=[_OTHER])
+    source: str = Field("api", description="Your system's name.", examples=["hubspot"])
+
+
+class MergeOut(BaseModel):
+    """Two contacts are one."""
+
+    contact: ContactOut
+    merged_id: str = Field(examples=[_OTHER])
+    change_id: str = Field(
+        description="Undo this change to take the merge back.",
+        examples=["chg_01kf0q8m3s7t9v1w3x5y7z9abk"],
+    )
+
+
+class Duplicates(BaseModel):
+    """Who may be the same person."""
+
+    data: list[ContactOut]
+
+
 async def _out(session: AsyncSession, contact: models.Contact) -> ContactOut:
     [shown] = await _outs(session, [contact])
     return shown
@@ -134,6 +180,7 @@ def _shown(contact: models.Contact, external_ids: dict[str, str]) -> ContactOut:
         email=contact.email,
         tags=contact.tags,
         do_not_call=contact.do_not_call,
+        do_not_call_reason=contact.do_not_call_reason,
         external_ids=external_ids,
         source=contact.source,
         created_at=contact.created_at,
@@ -157,10 +204,10 @@ async def upsert_contact(
     Fields that are left out stay as they are. What changed stands in the ledger and raises
     `contact.created` or `contact.updated` with your `source`.
     """
-    cause, now = body.cause, parts.now()
+    cause, now = body.caused_by(key), parts.now()
     phones = numbers(body.phones, region=body.region)
     named = Named(cause.source, body.id, body.external_id, phones)
-    fields = given(body, "name", "company", "email", "tags", "do_not_call")
+    fields = given(body, "name", "company", "email", "tags", "do_not_call", "do_not_call_reason")
 
     async def work(session: AsyncSession) -> tuple[int, BaseModel]:
         contact, created = await upsert.upsert_contact(session, named, fields, cause=cause, now=now)
@@ -201,13 +248,76 @@ async def list_contacts(
 
 @router.get(
     "/contacts/{contact_id}", operation_id="get_contact", summary="Get a contact",
-    responses=documented(401, 403, 404, 422),
+    response_model=ContactOut,
+    responses={
+        307: {
+            "model": MergedAway,
+            "description": "It was merged; `Location` leads to whom.",
+            "headers": {"Location": {"schema": {"type": "string"}}},
+        },
+        **documented(401, 403, 404, 422),
+    },
 )  # fmt: skip
 async def get_contact(
-    contact_id: Annotated[str, Path(description="The contact's id.", examples=[CONTACT_ID])],
-    parts: Parts,
-    key: ApiKey = needs("contacts:read"),
-) -> ContactOut:
+    contact_id: ContactId, parts: Parts, key: ApiKey = needs("contacts:read")
+) -> ContactOut | Response:
     """One contact with its numbers and what other systems call it."""
     async with parts.db.look() as session:
-        return await _out(session, await queries.contact(session, contact_id))
+        found = await queries.contact(session, contact_id)
+        if found.id != contact_id:
+            away = {"Location": f"/v1/contacts/{found.id}"}
+            return JSONResponse({"merged_into": found.id}, 307, away)
+        return await _out(session, found)
+
+
+@router.get(
+    "/contacts/{contact_id}/duplicates", operation_id="list_duplicates",
+    summary="List likely duplicates", responses=documented(401, 403, 404, 422),
+)  # fmt: skip
+async def list_duplicates(
+    contact_id: ContactId, parts: Parts, key: ApiKey = needs("contacts:read")
+) -> Duplicates:
+    """Contacts of the same address or name, whatever the case; at most 20. Numbers are never shared."""
+    async with parts.db.look() as session:
+        contact = await queries.contact(session, contact_id)
+        found = await queries.duplicates(session, contact, limit=20)
+        return Duplicates(data=await _outs(session, found))
+
+
+@router.post(
+    "/contacts/{contact_id}/merge", operation_id="merge_contacts", summary="Merge two contacts",
+    response_model=MergeOut, responses=documented(401, 403, 404, 409, 422),
+)  # fmt: skip
+async def merge_contacts(
+    contact_id: ContactId,
+    body: MergeRequest,
+    request: Request,
+    parts: Parts,
+    once: DoOnce,
+    key: ApiKey = needs("contacts:write"),
+) -> Response:
+    """The contact in the path stays; numbers, calls, deals, activities and external ids of the other move to
+    it.
+
+    Its own fields stay too; what it lacks comes from the other. The other's id leads here from then on, when
+    read (307) and when written to. One `contact.merged` tells of it; undoing the change takes it back.
+    """
+    cause = Cause(checked_source(body.source), actor=key.name)
+
+    async def work(session: AsyncSession) -> tuple[int, BaseModel]:
+        now = parts.now()
+        contact, change = await merge.merge(
+            session, contact_id, body.merged_id, cause=cause, now=now
+        )
+        await access.note(
+            session,
+            **actor(key, request),
+            action="contact.merged",
+            subject=contact_id,
+            details={"merged_id": body.merged_id},
+            now=now,
+        )
+        shown = await _out(session, contact)
+        return 200, MergeOut(contact=shown, merged_id=body.merged_id, change_id=change.id)
+
+    return await once.run(work)

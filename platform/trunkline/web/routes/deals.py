@@ -155,7 +155,7 @@ async def upsert_deal(
     Fields that are left out stay as they are. What changed stands in the ledger, field by field, and
     raises one `deal.updated` with `before`, `after` and your `source`.
     """
-    cause, now = body.cause, parts.now()
+    cause, now = body.caused_by(key), parts.now()
     whose = body.contact.named(cause.source) if body.contact else None
     # Null and left out mean the same, but for whose it is.
     fields = {

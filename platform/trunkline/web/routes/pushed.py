@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from trunkline.access.models import ApiKey
 from trunkline.crm.service import Cause
 from trunkline.crm.upsert import Named, checked_source
 from trunkline.errors import Invalid
@@ -66,10 +67,9 @@ class Pushed(BaseModel):
         None, description="What your system calls it.", examples=["48213"]
     )
 
-    @property
-    def cause(self) -> Cause:
+    def caused_by(self, key: ApiKey) -> Cause:
         """Who brings the change about. Raises Invalid for a name that is ours."""
-        return Cause(source=checked_source(self.source))
+        return Cause(source=checked_source(self.source), actor=key.name)
 
 
 class ContactRef(BaseModel):
