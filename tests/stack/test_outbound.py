@@ -268,7 +268,8 @@ async def test_a_screened_call(world: World) -> None:
         )
 
     _, page = await world.call("+12025550158", Phone(who=screening), reason="your new line")
-    # On a slow machine the pause after its hello is long enough for an opening, which its question breaks off.
+    # On a slow machine the pause after its hello is long enough for an opening, which its question breaks
+    # off.
     whole = [turn for turn in page.turns if turn.role == "agent" and not turn.interrupted]
     agent = [turn.text for turn in whole]
     assert agent[0] == "This is Robin from Harbor Fiber. I am calling about your new line."

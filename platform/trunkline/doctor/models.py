@@ -1,17 +1,20 @@
 """Whether the providers have what a profile chooses of them: one look per choice, which costs nothing.
 
-Asked when a profile is saved and by ``doctor``. A provider that cannot be reached says nothing about the
-profile: that is a doubt, and refuses nothing.
+Asked when a profile is saved, by ``doctor`` and when a worker starts. A provider that cannot be reached
+says nothing about the profile: that is a doubt, and refuses nothing.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 import httpx
+import structlog
 from pydantic import SecretStr
 
+from trunkline.doctor import realtime
 from trunkline.doctor.report import Finding, Findings
 from trunkline.errors import Invalid, Misconfigured
 from trunkline.kit.db import Database
@@ -26,14 +29,18 @@ from trunkline.profiles.choices import (
     DeepgramFlux,
     DeepgramNova,
     LlmChoice,
-    OpenaiVoice,
+    OpenaiChat,
     SttChoice,
     TtsChoice,
 )
+from trunkline.profiles.realtime import AzureRealtime, OpenaiRealtime, RealtimeChoice
 from trunkline.settings import Settings
 
+log = structlog.get_logger()
+
 PATIENCE = timedelta(seconds=4)
-Choice = SttChoice | LlmChoice | TtsChoice
+Choice = SttChoice | LlmChoice | TtsChoice | RealtimeChoice
+_OURS = "TRUNKLINE_MODEL_KEYS"
 
 
 @dataclass(frozen=True)
@@ -48,14 +55,26 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Ask:
-    """One question to one provider; ``named`` finds out what the answer means for ``value``."""
+    """One question to one provider about ``value`` of the field ``field``."""
 
     url: str
     headers: dict[str, str]
+    key: str
+    """The setting that holds the key."""
     field: str
     value: str
-    listed: bool
-    """The answer lists what there is; otherwise 404 says that it is not there."""
+    how: Literal["listed", "named", "key", "blank"]
+    """listed: the answer lists what there is; named: 404 says that it is not there; key: whether the key is
+    taken; blank: so do 404 and 400, for a request without content that costs nothing."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What came of a question: the field and what is sure to be wrong with it, or what is not known."""
+
+    field: str = ""
+    fault: str | None = None
+    doubt: str | None = None
 
 
 def known_faults(settings: Settings, body: ProfileBody) -> list[str]:
@@ -71,42 +90,41 @@ def known_faults(settings: Settings, body: ProfileBody) -> list[str]:
 async def judge(client: httpx.AsyncClient, settings: Settings, body: ProfileBody) -> Verdict:
     """Look at all choices of *body*: by what is known of providers, by the keys, and by asking."""
     faults = known_faults(settings, body)
-    doubts: list[str] = []
-    asks = _asks(settings, body)
     known = {fault.partition(":")[0] for fault in faults}
-    answers = await asyncio.gather(*(_asked(client, ask) for _, ask in asks))
-    for (place, ask), (fault, doubt) in zip(asks, answers, strict=True):
-        if fault is not None and f"{place}.{ask.field}" not in known:
-            faults.append(f"{place}.{ask.field}: {fault}")
-        if doubt is not None:
-            doubts.append(f"{place}: {doubt}")
+    doubts: list[str] = []
+    for place, told in await _told_by_all(client, settings, body):
+        if told.fault is not None and f"{place}.{told.field}" not in known:
+            faults.append(f"{place}.{told.field}: {told.fault}")
+        if told.doubt is not None:
+            doubts.append(f"{place}: {told.doubt}")
     return Verdict(tuple(faults), tuple(doubts))
 
 
 async def refused(settings: Settings, body: ProfileBody) -> list[str]:
     """What the providers whose keys we have say against *body*; for when it is saved."""
-    asks = _asks(settings, body)
     async with open_client(connect=PATIENCE, total=PATIENCE, max_connections=10) as client:
-        answers = await asyncio.gather(*(_asked(client, ask) for _, ask in asks))
+        answers = await _told_by_all(client, settings, body)
     return [
-        f"{place}.{ask.field}: {fault}"
-        for (place, ask), (fault, _) in zip(asks, answers, strict=True)
-        if fault is not None
+        f"{place}.{told.field}: {told.fault}" for place, told in answers if told.fault is not None
     ]
 
 
 async def at_start(settings: Settings, db: Database) -> None:
     """Raises Misconfigured when a published profile chooses what cannot work, naming each field.
 
-    What a provider would say is not asked here: its bad minute must not keep a worker from starting.
+    The providers are asked, side by side. One that cannot be reached, or has a bad minute, keeps no worker
+    from starting: that is a warning.
     """
     async with db.look() as session:
         rows = await profiles.published_by_name(session)
-    faults = [
-        f"profile {name!r}: {fault}"
-        for name, body in rows
-        for fault in ([str(body)] if isinstance(body, Invalid) else known_faults(settings, body))
-    ]
+    faults = [f"profile {name!r}: {body}" for name, body in rows if isinstance(body, Invalid)]
+    read = [(name, body) for name, body in rows if not isinstance(body, Invalid)]
+    async with open_client(connect=PATIENCE, total=PATIENCE, max_connections=10) as client:
+        verdicts = await asyncio.gather(*(judge(client, settings, body) for _, body in read))
+    for (name, _), verdict in zip(read, verdicts, strict=True):
+        faults += [f"profile {name!r}: {fault}" for fault in verdict.faults]
+        for doubt in verdict.doubts:
+            log.warning("provider_in_doubt", profile=name, doubt=doubt)
     if faults:
         raise Misconfigured("; ".join(faults))
 
@@ -133,12 +151,21 @@ async def published(client: httpx.AsyncClient, settings: Settings, db: Database)
     return found
 
 
-def _asks(settings: Settings, body: ProfileBody) -> list[tuple[str, _Ask]]:
-    return [
-        (place, ask)
-        for place, choice in _choices(body)
-        if _missing_key(settings, choice) is None and (ask := _ask(settings, choice)) is not None
-    ]
+async def _told_by_all(
+    client: httpx.AsyncClient, settings: Settings, body: ProfileBody
+) -> list[tuple[str, _Told]]:
+    """What each provider whose key we have says of its choice in *body*, with the choice's place."""
+    places: list[str] = []
+    asking: list[Awaitable[_Told]] = []
+    for place, choice in _choices(body):
+        if _missing_key(settings, choice) is not None:
+            continue
+        places.append(place)
+        if isinstance(choice, OpenaiRealtime | AzureRealtime):
+            asking.append(_begun(settings, choice, body.language))
+        else:
+            asking.append(_asked(client, _ask(settings, choice)))
+    return list(zip(places, await asyncio.gather(*asking), strict=True))
 
 
 def _choices(body: ProfileBody) -> Iterator[tuple[str, Choice]]:
@@ -146,6 +173,8 @@ def _choices(body: ProfileBody) -> Iterator[tuple[str, Choice]]:
         yield part, getattr(body, part)
         for at, choice in enumerate(getattr(body.fallback, part)):
             yield f"fallback.{part}.{at}", choice
+    if body.realtime is not None:
+        yield "realtime", body.realtime
 
 
 def _missing_key(settings: Settings, choice: Choice) -> str | None:
@@ -154,8 +183,8 @@ def _missing_key(settings: Settings, choice: Choice) -> str | None:
             name, key = "DEEPGRAM_API_KEY", settings.deepgram_api_key
         case CartesiaVoice():
             name, key = "CARTESIA_API_KEY", settings.cartesia_api_key
-        case AzureChat():
-            host = httpx.URL(choice.endpoint).netloc.decode()
+        case AzureChat() | AzureRealtime():
+            host = _host(choice.endpoint)
             if settings.key_of(host) is None:
                 return f"azure needs a key for {host}, set it in TRUNKLINE_MODEL_KEYS"
             return None
@@ -166,18 +195,21 @@ def _missing_key(settings: Settings, choice: Choice) -> str | None:
     return None if key else f"{choice.provider} needs {name}, which is not set"
 
 
-def _ask(settings: Settings, choice: Choice) -> _Ask | None:
+def _ask(settings: Settings, choice: SttChoice | LlmChoice | TtsChoice) -> _Ask:
     match choice:
-        case DeepgramNova() | DeepgramAura():
-            listen = (settings.deepgram_base_url or "https://api.deepgram.com/v1/listen").rstrip(
-                "/"
-            )
-            # https://developers.deepgram.com/reference/manage/models/list
-            url = f"{listen.removesuffix('/listen')}/models"
+        case DeepgramNova() | DeepgramFlux() | DeepgramAura():
+            listen = settings.deepgram_base_url or "https://api.deepgram.com/v1/listen"
+            root = listen.rstrip("/").removesuffix("/listen")
             headers = {"Authorization": f"Token {_text(settings.deepgram_api_key)}"}
+            name = "DEEPGRAM_API_KEY"
+            # https://developers.deepgram.com/reference/manage/models/list
+            models = f"{root}/models"
             if isinstance(choice, DeepgramNova):
-                return _Ask(url, headers, "model", choice.model, listed=True)
-            return _Ask(url, headers, "voice", choice.voice, listed=True)
+                return _Ask(models, headers, name, "model", choice.model, "listed")
+            if isinstance(choice, DeepgramAura):
+                return _Ask(models, headers, name, "voice", choice.voice, "listed")
+            # Flux is in no list: https://developers.deepgram.com/reference/auth/tokens/details
+            return _Ask(f"{root}/auth/token", headers, name, "model", choice.model, "key")
         case CartesiaVoice():
             base = (settings.cartesia_base_url or "https://api.cartesia.ai").rstrip("/")
             # https://docs.cartesia.ai/api-reference/voices/get
@@ -185,45 +217,107 @@ def _ask(settings: Settings, choice: Choice) -> _Ask | None:
                 "X-API-Key": _text(settings.cartesia_api_key),
                 "Cartesia-Version": "2025-04-16",
             }
+            voice = choice.voice
             return _Ask(
-                f"{base}/voices/{choice.voice}", headers, "voice", choice.voice, listed=False
+                f"{base}/voices/{voice}", headers, "CARTESIA_API_KEY", "voice", voice, "named"
             )
-        case DeepgramFlux() | AzureChat():
-            return None  # neither lists what it has
-        case _ if choice.base_url is None:
-            base = (settings.openai_base_url or "https://api.openai.com/v1").rstrip("/")
-            headers = {"Authorization": f"Bearer {_text(settings.openai_api_key)}"}
+        case AzureChat(deployment=deployment):
+            # What is deployed is in no list that a key opens: without messages the answer is 400, or
+            # 404 where there is no such deployment.
+            url = f"{choice.endpoint}/openai/deployments/{deployment}/chat/completions"
+            headers = {"api-key": settings.key_of(_host(choice.endpoint)) or "none"}
             return _Ask(
-                f"{base}/models/{choice.model}", headers, "model", choice.model, listed=False
-            )
-        case OpenaiVoice():
-            return None  # servers of one's own for speech mostly list nothing
+                f"{url}?api-version={choice.api_version}",
+                headers, _OURS, "deployment", deployment, "blank",
+            )  # fmt: skip
         case _:
-            key = settings.key_of(httpx.URL(choice.base_url).netloc.decode()) or "none"
+            base, name, key = _compatible(settings, choice.base_url)
             headers = {"Authorization": f"Bearer {key}"}
-            return _Ask(f"{choice.base_url}/models", headers, "model", choice.model, listed=True)
+            model = choice.model
+            if choice.base_url is None:
+                return _Ask(f"{base}/models/{model}", headers, name, "model", model, "named")
+            # Servers of one's own for speech mostly list nothing, or not by what they are asked for.
+            how: Literal["listed", "key"] = "listed" if isinstance(choice, OpenaiChat) else "key"
+            return _Ask(f"{base}/models", headers, name, "model", model, how)
 
 
-async def _asked(client: httpx.AsyncClient, ask: _Ask) -> tuple[str | None, str | None]:
-    """What is sure to be wrong, and what could not be found out."""
+def _compatible(settings: Settings, base_url: str | None) -> tuple[str, str, str]:
+    """Where OpenAI, or a server that speaks its API, is asked; the setting that holds the key; the key."""
+    openai = (settings.openai_base_url or "https://api.openai.com/v1").rstrip("/")
+    if base_url is None or _host(base_url) == _host(openai):
+        return base_url or openai, "OPENAI_API_KEY", _text(settings.openai_api_key)
+    return base_url, _OURS, settings.key_of(_host(base_url)) or "none"
+
+
+async def _begun(settings: Settings, choice: RealtimeChoice, language: str) -> _Told:
+    """What a Realtime model says to a session with the settings of *choice*."""
+    if isinstance(choice, AzureRealtime):
+        base, name, own = choice.endpoint, _OURS, "deployment"
+        key, value = settings.key_of(_host(base)) or "none", choice.deployment
+    else:
+        base, name, key = _compatible(settings, choice.base_url)
+        own, value = "model", choice.model
+    host = httpx.URL(base).host
+    found = await realtime.begin(choice, base, key, language, PATIENCE)
+    if found.silence is not None:
+        return _Told(doubt=f"{host} cannot be reached: {found.silence}")
+    if found.status in (401, 403) or found.code == "invalid_api_key":
+        return _Told("provider", _no_key(host, name, found.status or 401))
+    if found.status == 404 or found.code in ("model_not_found", "invalid_model"):
+        return _Told(own, f"{value!r} is not there at {host} for Realtime")
+    if found.status is not None:
+        return _Told(doubt=f"{host} answers {found.status}")
+    if found.field is not None:
+        return _Told(found.field, f"{host} refuses it: {found.message}")
+    if found.code is not None:
+        return _Told(doubt=f"{host} says: {found.message}")
+    return _Told()
+
+
+async def _asked(client: httpx.AsyncClient, ask: _Ask) -> _Told:
     host = httpx.URL(ask.url).host
     try:
-        answer = await client.get(ask.url, headers=ask.headers, timeout=PATIENCE.total_seconds())
+        if ask.how == "blank":
+            answer = await client.post(ask.url, headers=ask.headers, json={"messages": []})
+        else:
+            answer = await client.get(ask.url, headers=ask.headers)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
-        return None, f"{host} cannot be reached: {in_words(error)}"
-    if answer.status_code in (401, 403):
-        return f"{host} refuses the key ({answer.status_code})", None
-    if answer.status_code == 404 and not ask.listed:
-        return f"{ask.value!r} is not there at {host}", None
-    if answer.status_code != 200:
-        return None, f"{host} answers {answer.status_code}"
-    if not ask.listed:
-        return None, None
+        return _Told(doubt=f"{host} cannot be reached: {in_words(error)}")
+    status = answer.status_code
+    if status in (401, 403):
+        if "incorrect_hostname" in answer.text:  # OpenAI's code for a key of another region
+            fix = "is for another region, set OPENAI_BASE_URL to that region's address"
+            return _Told("provider", f"the key in {ask.key} {fix}")
+        return _Told("provider", _no_key(host, ask.key, status))
+    if status == 404 and ask.how in ("named", "blank"):
+        return _Told(ask.field, f"{ask.value!r} is not there at {host}")
+    if ask.how == "blank" and status == 400:
+        return _Told()
+    if status == 404 and ask.how == "key":
+        return _Told()  # it has no such list; the key it did not look at
+    if status != 200:
+        return _Told(doubt=f"{host} answers {status}")
+    if ask.how in ("listed", "key") and "json" not in answer.headers.get("content-type", ""):
+        kind = answer.headers.get("content-type", "").partition(";")[0] or "nothing"
+        field = "base_url" if ask.key == _OURS else "provider"
+        return _Told(field, f"{host} is no such provider: it answers with {kind} in place of JSON")
+    if ask.how != "listed":
+        return _Told()
     names = _names(answer)
     if not names or any(_same(ask.value, name) for name in names):
-        return None, None
+        return _Told()
     some = ", ".join(sorted(names)[:5])
-    return f"{ask.value!r} is not there at {host}, which has {some}", None
+    return _Told(ask.field, f"{ask.value!r} is not there at {host}, which has {some}")
+
+
+def _no_key(host: str, name: str, status: int) -> str:
+    return (
+        f"{host} refuses the key in {name} ({status}): it is wrong, expired or for another region"
+    )
+
+
+def _host(url: str) -> str:
+    return httpx.URL(url).netloc.decode()
 
 
 def _names(answer: httpx.Response) -> set[str]:

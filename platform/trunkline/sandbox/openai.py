@@ -32,6 +32,10 @@ from trunkline.sandbox.brain import Brain, Reply
 from trunkline.sandbox.faults import RETRY_AFTER_S, strike
 from trunkline.sandbox.options import Delays, SandboxOptions
 
+ELSEWHERE = "-eu"
+"""A key that ends so is good, but for another region."""
+NOT_THERE = "-none"
+"""Models and deployments whose names end so are not there."""
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _MODELS = ("gpt-4.1", "gpt-4.1-mini", "gpt-4o", "gpt-4o-mini")
 _TOKEN = re.compile(r"\s*\w{1,8}|\s*[^\w\s]|\s+")
@@ -120,12 +124,15 @@ class _Api:
         return JSONResponse({"object": "list", "data": data}, headers=_headers(b""))
 
     async def model(self, request: Request) -> Response:
-        """One model, whatever its name."""
+        """One model, whatever its name, unless that says that it is not there."""
+        name = request.path_params["name"]
         try:
             check_key(request, self._options)
+            if name.endswith(NOT_THERE):
+                raise _no_model(name)
         except Problem as problem:
             return refusal(problem)
-        return JSONResponse(_model(request.path_params["name"]), headers=_headers(b""))
+        return JSONResponse(_model(name), headers=_headers(b""))
 
     async def elsewhere(self, request: Request) -> Response:
         """What OpenAI says to a path or method that is not there."""
@@ -144,8 +151,13 @@ class _Api:
         """Answer the messages, streamed if the client wants it so."""
         try:
             check_key(request, self._options)
+            if request.path_params.get("name", "").endswith(NOT_THERE):
+                says = "The API deployment for this resource does not exist."
+                raise Problem(404, says, code="DeploymentNotFound")
             raw = await request.body()
             body = _read(raw)
+            if body["model"].endswith(NOT_THERE):
+                raise _no_model(body["model"])
             turn = sum(message["role"] == "user" for message in body["messages"])
             struck = strike(self._options.faults, "llm", turn, body["model"])
             fault = struck.kind if struck else None
@@ -180,6 +192,13 @@ def check_key(connection: HTTPConnection, options: SandboxOptions) -> None:
             401,
             "You didn't provide an API key. You need to provide your API key in an "
             "Authorization header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
+        )
+    if hmac.compare_digest(key.strip().encode(), f"{options.api_key}{ELSEWHERE}".encode()):
+        raise Problem(
+            401,
+            "Attempted to access resource with incorrect regional hostname. Please make your request to "
+            "eu.api.openai.com",
+            code="incorrect_hostname",
         )
     if not hmac.compare_digest(key.strip().encode(), options.api_key.encode()):
         raise PROBLEMS["401"]
@@ -357,6 +376,11 @@ def _headers(raw: bytes) -> dict[str, str]:
         "openai-version": "2020-10-01",
         "cache-control": "no-store",
     }
+
+
+def _no_model(name: str) -> Problem:
+    says = f"The model `{name}` does not exist or you do not have access to it."
+    return Problem(404, says, code="model_not_found")
 
 
 def _model(name: str) -> dict[str, object]:

@@ -35,7 +35,7 @@ from trunkline.sandbox.brain import UNKNOWN, Brain
 from trunkline.sandbox.deepgram import punctuated
 from trunkline.sandbox.ears import Final, Hearing, Listener
 from trunkline.sandbox.faults import strike
-from trunkline.sandbox.openai import tokens
+from trunkline.sandbox.openai import NOT_THERE, tokens
 from trunkline.sandbox.options import SandboxOptions
 from trunkline.sandbox.realtime_audio import EARS_HZ, RATES_HZ, Quiet, Started, ToEars, Vad, encode
 from trunkline.sandbox.realtime_session import EAGERNESS_MS, Refused, for_response, fresh, updated
@@ -101,7 +101,11 @@ def routes(
         offered = socket.scope.get("subprotocols") or []
         await socket.accept(subprotocol="realtime" if "realtime" in offered else None)
         try:
-            if always != "reset":
+            if model.endswith(NOT_THERE):
+                refused = Refused(f"The model `{model}` does not exist.", code="model_not_found")
+                await socket.send_json({"type": "error", "error": refused.error})
+                await socket.close(4000)
+            elif always != "reset":
                 await _Session(socket, brain, hearing, voice, options, always).run()
         finally:
             await hearing.close()
