@@ -12,7 +12,7 @@ import contextlib
 import json
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -39,6 +39,8 @@ _AWAY = (OperationalError, InterfaceError)
 """What is raised when the database is restarted, cannot be reached or stays locked."""
 _NO_WAIT = timedelta(0)
 _CONTENDED_WAIT = timedelta(milliseconds=20)
+_AWAY_WAIT = timedelta(milliseconds=100)
+"""Between two tries to reach a database that is away: a restart takes it a few hundred."""
 _PRUNE_EVERY = timedelta(hours=1)
 _PRUNE_BATCH = 1_000
 
@@ -86,6 +88,9 @@ class Courier:
         self._prune_at: datetime | None = None
         self._notified = False
         self._stopping = False
+        self._away = False
+        """Whether the last round could not reach the database: then nothing new is sent, for it could not be
+        settled, and what is queued waits for its lease to be renewed."""
 
     def wake(self) -> None:
         """Look now instead of at the next commit or due time."""
@@ -152,7 +157,19 @@ class Courier:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._settle_singly(self._ended)
+            await self._settle_last()
+
+    async def _settle_last(self) -> None:
+        """Settle what has ended; a database that is away is waited for as long as attempts would be."""
+        left = await self._settle_singly(self._ended)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._options.grace.total_seconds()):
+                while left:
+                    await asyncio.sleep(_AWAY_WAIT.total_seconds())
+                    left = await self._settle_singly(left)
+        for outcome in left:
+            # Its lease ends and it is sent again.
+            log.warning("delivery_unsettled", delivery_id=outcome.claimed.delivery_id)
 
     async def _watch(self) -> None:
         while True:
@@ -163,17 +180,21 @@ class Courier:
                         self.wake()
             except Exception as error:
                 log.warning("courier_watch_failed", error=_first_line(error))
-            await asyncio.sleep(self._options.idle.total_seconds())
+            await asyncio.sleep(_AWAY_WAIT.total_seconds())
 
     async def _guarded_round(self, client: Client) -> timedelta:
         try:
             return await self._round(client)
-        except Exception as error:
-            if isinstance(error, _AWAY):
-                # Not a fault of ours that a trace would explain, and it is told once a round.
+        except _AWAY as error:
+            if not self._away:
+                # Not a fault of ours that a trace would explain, and it lasts for many rounds.
                 log.warning("courier_database_away", error=_first_line(error))
-            else:
-                log.exception("courier_round_failed")
+            self._away = True
+            # Not woken by the attempts that end meanwhile: they are settled when it is back.
+            await asyncio.sleep(_AWAY_WAIT.total_seconds())
+            return _NO_WAIT
+        except Exception:
+            log.exception("courier_round_failed")
             # What cannot be settled would be sent twice: what is queued is left to its lease.
             for hand in self._hands.values():
                 hand.queued.clear()
@@ -217,8 +238,9 @@ class Courier:
                 self._take(client, claimed, now=now)
                 room -= len(claimed)
                 held = {id_: hand.held for id_, hand in self._hands.items() if hand.held}
-        renewing = held and (self._renew_at is None or now >= self._renew_at)
+        renewing = held and (self._away or self._renew_at is None or now >= self._renew_at)
         if not self._ended and not renewing and (room <= 0 or due is None or due > now):
+            self._away = False
             await self._prune(now)
             if unpublished:
                 return _NO_WAIT
@@ -231,11 +253,12 @@ class Courier:
         now = self._clock()
         in_hand = [each for hand in self._hands.values() for each in hand.queued]
         in_hand += self._under_way.values()
+        lost: set[str] = set()
         try:
             async with self._db.work() as session:
                 decisions = await service.settle(session, ended, jitter=self._jitter, now=now)
                 if renewing:
-                    await service.renew(session, in_hand, until=now + options.lease)
+                    lost = await service.renew(session, in_hand, until=now + options.lease)
                 claimed = await service.claim(
                     session,
                     sealer=self._sealer,
@@ -251,11 +274,11 @@ class Courier:
             self._ended = ended + self._ended
             raise
         except Exception:
-            await self._settle_singly(ended)
+            self._ended = await self._settle_singly(ended) + self._ended
             raise
+        self._away = False
         if renewing:
-            for each in in_hand:
-                each.leased_until = now + options.lease
+            self._renewed(in_hand, lost, until=now + options.lease)
             self._renew_at = now + options.lease / 3
         self._tell(ended, decisions)
         self._take(client, claimed, now=now)
@@ -275,19 +298,35 @@ class Courier:
         if gone >= _PRUNE_BATCH:
             self._prune_at = now
 
-    async def _settle_singly(self, ended: Sequence[Outcome]) -> None:
-        """Settle each in its own transaction, so that one that cannot be stored spoils no other."""
+    async def _settle_singly(self, ended: Sequence[Outcome]) -> list[Outcome]:
+        """Settle each in its own transaction, so that one that cannot be stored spoils no other; return those
+        that may still be, once the database can be reached."""
+        left = []
         for outcome in ended:
             try:
                 async with self._db.work() as session:
                     decisions = await service.settle(
                         session, [outcome], jitter=self._jitter, now=self._clock()
                     )
+            except _AWAY:
+                left.append(outcome)
             except Exception:
                 # Its lease ends and it is tried again.
                 log.exception("delivery_unsettled", delivery_id=outcome.claimed.delivery_id)
             else:
                 self._tell([outcome], decisions)
+        return left
+
+    def _renewed(
+        self, in_hand: Sequence[Claimed], lost: Collection[str], *, until: datetime
+    ) -> None:
+        for each in in_hand:
+            if each.delivery_id not in lost:
+                each.leased_until = until
+        if lost:
+            # Their leases ended first, and another courier has them.
+            for hand in self._hands.values():
+                hand.queued = deque(each for each in hand.queued if each.delivery_id not in lost)
 
     def _tell(self, ended: Sequence[Outcome], decisions: Sequence[Decision]) -> None:
         for outcome, decision in zip(ended, decisions, strict=True):
@@ -314,13 +353,19 @@ class Courier:
 
     def _send(self, client: Client) -> None:
         """Start attempts for what is queued: one for each endpoint in turn, as far as there is room."""
-        options = self._options
+        if self._away:
+            return
+        options, now = self._options, self._clock()
         ready = deque(self._hands)
         while ready and len(self._under_way) < options.max_in_flight:
             id_ = ready.popleft()
             hand = self._hands[id_]
             share = 1 if hand.failing else options.max_per_endpoint
-            if hand.queued and hand.sending < share:
+            if hand.queued and hand.queued[0].leased_until <= now:
+                # We were held up for longer than the lease: first see what is still ours.
+                self._renew_at = None
+                self.wake()
+            elif hand.queued and hand.sending < share:
                 self._start(client, hand, hand.queued.popleft())
                 ready.append(id_)
             elif not hand.held:

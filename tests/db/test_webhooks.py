@@ -548,6 +548,23 @@ async def test_told_while_the_one_before_is_settled_nothing_is_held_for_ever(
     assert set(await states(db)) == {"delivered"}
 
 
+async def test_asked_for_order_while_one_is_on_its_way_nothing_is_held_for_ever(
+    db: Database, now: datetime
+) -> None:
+    """What was claimed before the wish for order lets go what came after it."""
+    endpoint = await add(db, now, "transcript.ready")
+    await ready(db, now, 1)
+    [first] = await claim(db, now)
+    async with db.work() as session:
+        await service.update_endpoint(
+            session, endpoint.id, {"ordered": True}, options=OPTIONS, now=now
+        )
+    await ready(db, now, 1)
+    assert await states(db) == ["pending", "held"]
+    await settle(db, first, now, status=200)
+    assert await states(db) == ["delivered", "pending"]
+
+
 async def test_without_the_wish_for_order_what_was_held_is_let_go(
     db: Database, now: datetime
 ) -> None:
@@ -631,19 +648,21 @@ async def test_one_that_has_failed_for_days_is_switched_off_and_told_of(
 
 
 async def test_a_renewed_lease_ends_later(db: Database, now: datetime) -> None:
-    """While a courier has a delivery in hand it stays its own; one whose lease was lost stays lost."""
+    """While a courier has a delivery in hand it stays its own; one whose lease was lost stays lost, and it
+    is told so."""
     await add(db, now)
     await ready(db, now, 2)
     mine = await claim(db, now, limit=1)
     until = now + 2 * LEASE
     async with db.work() as session:
-        await service.renew(session, mine, until=until)
+        assert await service.renew(session, mine, until=until) == set()
     mine[0].leased_until = until
     [other] = await claim(db, now + LEASE)
     assert other.delivery_id != mine[0].delivery_id
     [stolen] = await claim(db, until, limit=1)
     async with db.work() as session:
-        await service.renew(session, mine, until=until + LEASE)
+        lost = await service.renew(session, mine, until=until + LEASE)
+        assert lost == {mine[0].delivery_id}
         taken = await session.get(Delivery, stolen.delivery_id)
         assert taken is not None
         assert taken.next_at == stolen.leased_until

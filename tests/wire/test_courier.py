@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from structlog.testing import capture_logs
 
@@ -350,6 +350,59 @@ async def test_what_arrived_while_the_database_was_away_is_not_sent_again(
     assert len(entry.attempts) == len(receiver.received) == 1
     assert "courier_round_failed" not in {line["event"] for line in logs}
     assert "courier_database_away" in {line["event"] for line in logs}
+
+
+async def test_what_was_queued_while_the_database_was_away_goes_on_at_once(
+    postgres_server: "PostgresServer",
+) -> None:
+    """What a courier had claimed when every connection broke is still its own: no lease is waited for."""
+    name = postgres_server.clone()
+    db = open_database(DatabaseOptions(postgres_server.url(name)))
+    options = CourierOptions(HERE, idle=HOUR, lease=HOUR, max_per_endpoint=1)
+    try:
+        async with receiving(db) as receiver, running(db, options):
+            receiver.hold()
+            await tell(db, 3)
+            await receiver.until(lambda received: len(received) == 1)
+            postgres_server.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"  # noqa: S608 - a name that we made
+                f" WHERE datname = '{name}'"
+            )
+            receiver.release()
+            await receiver.until(lambda received: len(received) == 3)
+        delivered = await log(db)
+    finally:
+        await db.close()
+        postgres_server.drop(name)
+    assert [entry.delivery.state for entry in delivered] == ["delivered"] * 3
+    assert [len(entry.attempts) for entry in delivered] == [1, 1, 1]
+
+
+async def test_what_another_courier_has_by_now_is_not_sent(db: Database) -> None:
+    """A courier held up for longer than its lease sends nothing of its queue that was given away."""
+    ahead = timedelta(0)
+    options = CourierOptions(HERE, idle=HOUR, max_per_endpoint=1)
+    async with receiving(db) as receiver:
+        receiver.hold()
+        async with running(db, options, clock=lambda: utc_now() + ahead):
+            await tell(db, 2)
+            await receiver.until(lambda received: len(received) == 1)
+            # Its clock jumps past the lease of both, and the second is somebody else's.
+            ahead = HOUR
+            async with db.work() as session:
+                others = await session.scalars(
+                    update(Delivery)
+                    .where(Delivery.event_id != receiver.received[0].event_id)
+                    .values(next_at=utc_now() + 2 * HOUR)
+                    .returning(Delivery.id)
+                )
+                [other] = others.all()
+            receiver.release()
+            await tell(db, 1, first=3)
+            await receiver.until(lambda received: len(received) == 2)
+    assert [got.body["data"]["turns"] for got in receiver.received] == [1, 3]
+    [taken] = [entry for entry in await log(db) if entry.delivery.id == other]
+    assert (taken.delivery.state, taken.attempts) == ("pending", [])
 
 
 async def test_nothing_of_the_environment_or_of_a_receiver_steers_a_request(

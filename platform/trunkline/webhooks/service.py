@@ -368,7 +368,6 @@ class Claimed:
     headers: Mapping[str, str]
     """The endpoint's own."""
     format: str
-    ordered: bool
     hook: bool
     failing: bool
     """Whether the endpoint's last attempt failed, as far as the claim saw."""
@@ -516,7 +515,6 @@ def _claimed(
         secrets=opened[0],
         headers=opened[1],
         format=endpoint.format,
-        ordered=endpoint.ordered,
         hook=endpoint.hook,
         failing=endpoint.failures > 0,
         event_id=event.id,
@@ -569,18 +567,27 @@ def _take(
     )
 
 
-async def renew(session: AsyncSession, claims: Sequence[Claimed], *, until: datetime) -> None:
-    """Put off the end of the leases to *until*, where they have not ended and been given away."""
+async def renew(session: AsyncSession, claims: Sequence[Claimed], *, until: datetime) -> set[str]:
+    """Put off the end of the leases to *until*, and return the ids of the deliveries that are no longer ours.
+
+    A lease that has ended is still ours as long as nobody else was given it.
+    """
     by_lease: dict[datetime, list[str]] = defaultdict(list)
     for each in claims:
         by_lease[each.leased_until].append(each.delivery_id)
+    lost = {each.delivery_id for each in claims}
     for leased_until, ids in by_lease.items():
-        await session.execute(
-            update(Delivery)
-            .where(Delivery.id.in_(ids), Delivery.next_at == leased_until, queries.is_pending())
-            .values(next_at=until)
-            .execution_options(synchronize_session=False)
+        lost -= set(
+            await session.scalars(
+                update(Delivery)
+                .where(Delivery.id.in_(ids), Delivery.next_at == leased_until)
+                .where(queries.is_pending())
+                .values(next_at=until)
+                .returning(Delivery.id)
+                .execution_options(synchronize_session=False)
+            )
         )
+    return lost
 
 
 @dataclass(frozen=True)
@@ -621,12 +628,14 @@ async def settle(
             Delivery.resent_after,
             Delivery.next_at,
             Delivery.delivered_at,
+            Endpoint.ordered,
         )
+        .join(Endpoint, Endpoint.id == Delivery.endpoint_id)
         .where(Delivery.id.in_([outcome.claimed.delivery_id for outcome in outcomes]))
         .order_by(
             Delivery.id
         )  # always the same order, so that two couriers never wait for each other
-        .with_for_update()
+        .with_for_update(of=Delivery)
     )
     rows = {row.id: dict(row._mapping) for row in locked}
     decisions = []
@@ -655,7 +664,9 @@ async def settle(
     finished: dict[str, set[str]] = defaultdict(set)
     for outcome in outcomes:
         claimed = outcome.claimed
-        if claimed.ordered and rows[claimed.delivery_id]["state"] != PENDING:
+        row = rows[claimed.delivery_id]
+        # By what the endpoint is now: it may have come to ask for order since the claim.
+        if row["ordered"] and row["state"] != PENDING:
             finished[claimed.endpoint_id].add(claimed.subject)
     # Endpoints too are locked in one order.
     for endpoint_id in sorted({outcome.claimed.endpoint_id for outcome in outcomes}):
