@@ -22,6 +22,7 @@ from livekit.agents.utils import http_context
 
 from trunkline.agent.models import plugins, roster
 from trunkline.agent.models.breaker import STALE_S, Breaker
+from trunkline.agent.models.bridge import AFTER_S
 from trunkline.agent.models.team import Team, assemble
 from trunkline.agent.options import ProviderAccess
 from trunkline.kit.audio import mulaw_decode, mulaw_encode
@@ -156,6 +157,18 @@ async def test_a_model_that_is_well_answers_itself(make: "Make", tmp_path: Path)
         assert models.served()["llm"] == "openai gpt-4.1-mini"
         [first, _] = models.thinking.roster.candidates
         assert not models.thinking.roster.is_down(first)
+
+
+async def test_a_caller_who_waits_hears_a_word(make: "Make", tmp_path: Path) -> None:
+    """Where a model is late and the caller has waited long enough, a word comes before the answer, in the
+    same reply; not where it is well."""
+    async with team(make, tmp_path, "llm/gpt-4.1-mini:stall@2") as models:
+        bridge = models.thinking.bridge
+        long_ago_s = asyncio.get_running_loop().time() - AFTER_S
+        bridge.caller(long_ago_s, speaks=False)
+        assert (await think(models)).startswith("Hello")
+        assert (await think(models, "hello")).startswith("One moment. Hello")
+        assert models.served()["llm"] == "openai gpt-4o-mini"
 
 
 async def test_all_models_gone(make: "Make", tmp_path: Path) -> None:

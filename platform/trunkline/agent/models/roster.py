@@ -52,10 +52,14 @@ class Roster(Generic[P]):
         probe: Callable[[P], Awaitable[None]],
     ) -> None:
         self.part, self.candidates = part, tuple(candidates)
+        self.on_failed: Callable[[], None] = lambda: None
+        """Called whenever one of them has failed."""
         self._breaker, self._probe = breaker, probe
         self._probing: dict[str, asyncio.Task[None]] = {}
         self.current = self.candidates[0]
         """Who has answered last."""
+        self.on_changed: Callable[[], None] = lambda: None
+        """Called when another than before has answered."""
         self._failures: dict[str, tuple[Candidate[P], BaseException]] = {}
         self._used: dict[str, Used] = {}
         self._fresh = False
@@ -82,6 +86,7 @@ class Roster(Generic[P]):
             "model_failed", part=self.part, model=candidate.label, error=type(error).__name__
         )
         self._breaker.trip(candidate.key)
+        self.on_failed()
         if len(self.candidates) > 1:
             self._look_after(candidate)
 
@@ -100,7 +105,10 @@ class Roster(Generic[P]):
         """*candidate* does what it was asked."""
         if candidate is not self.current:
             log.info("model_changed", part=self.part, model=candidate.label)
+        changed = candidate is not self.current
         self.current, self._fresh = candidate, True
+        if changed:
+            self.on_changed()
         if self._breaker.is_open(candidate.key):
             self._breaker.reset(candidate.key)
 

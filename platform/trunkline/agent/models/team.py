@@ -1,5 +1,6 @@
 """The models of one call: a profile's choices for hearing, thinking and speaking, and who takes over."""
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -7,17 +8,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from livekit.agents import AgentSession, UserStateChangedEvent, inference, llm, stt, tts
+from livekit.agents import (
+    AgentSession,
+    AgentStateChangedEvent,
+    UserStateChangedEvent,
+    inference,
+    llm,
+    stt,
+    tts,
+)
 
 from trunkline.agent.clips import packaged
 from trunkline.agent.errors import provider_failed
 from trunkline.agent.models import hearing, plugins, speaking, thinking
 from trunkline.agent.models.breaker import Breaker
+from trunkline.agent.models.bridge import Bridge
 from trunkline.agent.models.hearing import Hearing
 from trunkline.agent.models.roster import Candidate, Roster
 from trunkline.agent.models.speaking import Speaking
 from trunkline.agent.models.thinking import Thinking
 from trunkline.agent.options import AgentOptions
+from trunkline.agent.phrases import spoken
 from trunkline.calls.usage import Used
 from trunkline.errors import ProviderFailed
 from trunkline.kit.clock import Clock
@@ -40,12 +51,24 @@ class Team:
     speaking: Speaking
 
     def watch(self, session: AgentSession[Any]) -> None:
-        """Let the recogniser know when the caller talks."""
+        """Let the models know when the caller talks, and when they wait."""
+
+        bridge = self.thinking.bridge
 
         def on_user(event: UserStateChangedEvent) -> None:
-            self.hearing.speaking(now=event.new_state == "speaking")
+            speaks = event.new_state == "speaking"
+            self.hearing.speaking(now=speaks)
+            if speaks or event.old_state == "speaking":
+                bridge.caller(asyncio.get_running_loop().time(), speaks=speaks)
+
+        def on_agent(event: AgentStateChangedEvent) -> None:
+            if event.new_state == "speaking":
+                bridge.agent()
 
         session.on("user_state_changed", on_user)
+        session.on("agent_state_changed", on_agent)
+        for part in (self.hearing, self.thinking, self.speaking):
+            part.roster.on_failed = bridge.trouble
 
     def models_of(self, role: str) -> dict[str, str]:
         """Part → provider and model of those who made the turn of *role* (user or agent) that ends now."""
@@ -112,7 +135,8 @@ def _thinking(body: ProfileBody, options: AgentOptions, clock: Clock) -> Thinkin
 
     choices = (body.llm, *body.fallback.llm)
     roster = _roster("llm", choices, make, options, clock, thinking.probe)
-    return Thinking(roster, body.fallback.first_token_ms / 1000)
+    bridge = Bridge(spoken(body, "moment"))
+    return Thinking(roster, body.fallback.first_token_ms / 1000, bridge)
 
 
 def _hearing(body: ProfileBody, options: AgentOptions, clock: Clock) -> Hearing:

@@ -4,13 +4,29 @@ import asyncio
 from collections import deque
 from typing import Any
 
-from livekit.agents import APIConnectionError, APIConnectOptions, APIError, APITimeoutError
-from livekit.agents.llm import LLM, ChatChunk, ChatContext, LLMStream, Tool, ToolChoice
+from livekit.agents import (
+    APIConnectionError,
+    APIConnectOptions,
+    APIError,
+    APITimeoutError,
+    utils,
+)
+from livekit.agents.llm import (
+    LLM,
+    ChatChunk,
+    ChatContext,
+    ChoiceDelta,
+    LLMStream,
+    Tool,
+    ToolChoice,
+)
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGivenOr
 
+from trunkline.agent.models.bridge import Bridge
 from trunkline.agent.models.plugins import on_bytes
 from trunkline.agent.models.roster import Candidate, Roster
 
+_LOOK_S = 0.1
 _LAST_S = 2.5
 """How long the last one left is waited for at least: there is nobody else to ask."""
 _GO_ON = (
@@ -35,9 +51,9 @@ _Inbox = asyncio.Queue[tuple[_Asked, _Item]]
 class Thinking(LLM[Any]):
     """One LLM for the session, made of a roster's."""
 
-    def __init__(self, roster: Roster[LLM[Any]], first_token_s: float) -> None:
+    def __init__(self, roster: Roster[LLM[Any]], first_token_s: float, bridge: Bridge) -> None:
         super().__init__()
-        self.roster, self.first_token_s = roster, first_token_s
+        self.roster, self.first_token_s, self.bridge = roster, first_token_s, bridge
         for one in roster.candidates:
             one.plugin.on("metrics_collected", self._on_metrics)
 
@@ -111,6 +127,7 @@ class _Answer(LLMStream):
         seen_s = loop.time()
         winner: _Asked | None = None
         context, said, called = self._chat_ctx, "", False
+        bridge = self._thinking.bridge
 
         def seen() -> None:
             nonlocal seen_s
@@ -135,13 +152,19 @@ class _Answer(LLMStream):
                 patience_s = self._thinking.first_token_s
                 if not left:
                     patience_s = max(patience_s, _LAST_S)
+                if winner is None and (words := bridge.take(loop.time())) is not None:
+                    self._say(f"{words} ")
+                until_s = seen_s + patience_s
+                if winner is None:
+                    until_s = min(until_s, loop.time() + _LOOK_S)
                 try:
-                    async with asyncio.timeout_at(seen_s + patience_s):
+                    async with asyncio.timeout_at(until_s):
                         one, item = await inbox.get()
                 except TimeoutError:
                     if loop.time() < seen_s + patience_s:
                         continue  # a sign of life came meanwhile
                     if winner is None and left:
+                        bridge.trouble()
                         ask()  # the slow one may still be first
                         continue
                     late = APITimeoutError("no word came in time")
@@ -190,6 +213,10 @@ class _Answer(LLMStream):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _say(self, words: str) -> None:
+        delta = ChoiceDelta(role="assistant", content=words)
+        self._event_ch.send_nowait(ChatChunk(id=utils.shortuuid(), delta=delta))
 
     async def _read(self, one: _Asked, context: ChatContext, inbox: _Inbox, seen: Any) -> None:
         on_bytes.set(seen)
