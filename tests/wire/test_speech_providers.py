@@ -1,6 +1,7 @@
 """The sandbox's Flux, Aura and OpenAI audio, met by the providers' own clients and by LiveKit's plugins."""
 
 import asyncio
+import base64
 import io
 import wave
 from collections.abc import AsyncIterator
@@ -100,8 +101,11 @@ def official(root: str, key: str = "sandbox") -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{root}/openai/v1", api_key=key, max_retries=0)
 
 
-async def hear(choice: SttChoice, root: str, *texts: str) -> list[tuple[SpeechEventType, str]]:
-    """What LiveKit's plugin makes of *texts*: kinds and words, as the session gets them."""
+async def hear(
+    choice: SttChoice, root: str, *texts: str, ends: bool = True
+) -> list[tuple[SpeechEventType, str]]:
+    """What LiveKit's plugin makes of *texts*: kinds and words, as the session gets them; up to the first
+    final words of a plugin that never ends (*ends*)."""
     plugin: STT[Any] = plugins.recogniser(choice, "en", providers(root))
     if not plugin.capabilities.streaming:
         plugin = StreamAdapter(stt=plugin, vad=inference.VAD(model="silero"))
@@ -114,6 +118,8 @@ async def hear(choice: SttChoice, root: str, *texts: str) -> list[tuple[SpeechEv
         stream.end_input()
         async for event in stream:
             got.append((event.type, event.alternatives[0].text if event.alternatives else ""))
+            if not ends and event.type is SpeechEventType.FINAL_TRANSCRIPT:
+                break
     return got
 
 
@@ -237,6 +243,49 @@ async def test_the_plugin_transcribes_whole_utterances(root: str) -> None:
     """An utterance is sent when it is over, and comes back as its final words."""
     got = await hear(OpenaiTranscription(), root, LEAVE)
     assert [t for kind, t in got if kind is SpeechEventType.FINAL_TRANSCRIPT] == [LEAVE]
+
+
+async def test_the_plugin_transcribes_as_it_is_spoken(root: str) -> None:
+    """Over OpenAI's realtime transcription: words so far, and each utterance's final words."""
+    got = await hear(OpenaiTranscription(mode="realtime"), root, LEAVE, ends=False)
+    [final] = [text for kind, text in got if kind is SpeechEventType.FINAL_TRANSCRIPT]
+    assert final.lower().rstrip(".") == LEAVE
+    assert any(kind is SpeechEventType.INTERIM_TRANSCRIPT and text for kind, text in got)
+
+
+async def test_openais_client_transcribes_as_it_is_spoken(root: str) -> None:
+    """OpenAI's own client, in a session that only hears, gets the words in pieces and as a whole."""
+    sound = np.frombuffer(line(LEAVE), "<i2")
+    at_24k = np.repeat(sound, 3).astype("<i2").tobytes()
+    async with (
+        official(root) as client,
+        asyncio.timeout(BOUND_S),
+        client.realtime.connect(extra_query={"intent": "transcription"}) as session,
+    ):
+        wish: Any = {
+            "type": "transcription",
+            "audio": {
+                "input": {
+                    "transcription": {"model": "gpt-4o-mini-transcribe", "language": "en"},
+                    "turn_detection": {"type": "server_vad", "silence_duration_ms": 400},
+                }
+            },
+        }
+        await session.session.update(session=wish)
+        for at in range(0, len(at_24k), 48_000):
+            piece = base64.b64encode(at_24k[at : at + 48_000]).decode()
+            await session.input_audio_buffer.append(audio=piece)
+        deltas, kinds = "", []
+        async for event in session:
+            kinds.append(event.type)
+            if event.type == "conversation.item.input_audio_transcription.delta":
+                deltas += event.delta or ""
+            if event.type == "conversation.item.input_audio_transcription.completed":
+                whole = event.transcript
+                break
+    assert "session.updated" in kinds
+    assert deltas == whole
+    assert whole.lower().rstrip(".") == LEAVE
 
 
 async def test_openais_client_transcribes(root: str) -> None:
