@@ -120,6 +120,30 @@ async def test_faults_are_handed_on() -> None:
         assert await all_gone(processes)
 
 
+async def test_chance_is_drawn_for_each_connection() -> None:
+    """A fault by chance strikes some requests, on a server started anew with the same seed the same ones, and
+    a spread delay is taken besides."""
+    told: list[list[int]] = []
+    for _ in range(2):
+        arguments = ("--fault=llm:500%40", "--delay=llm_first_token=1~0.5,10%:5", "--seed=7")
+        async with running("--delay=llm_token=0", *arguments) as server:
+            statuses = []
+            async with openai.AsyncOpenAI(
+                base_url=f"{server.base}/openai/v1", api_key="sandbox", max_retries=0
+            ) as client:
+                for _ in range(12):
+                    try:
+                        await client.chat.completions.create(
+                            model="gpt-4.1-mini", messages=[{"role": "user", "content": "Hello"}]
+                        )
+                        statuses.append(200)
+                    except openai.InternalServerError:
+                        statuses.append(500)
+            told.append(statuses)
+    assert told[0] == told[1]
+    assert set(told[0]) == {200, 500}
+
+
 def test_a_port_in_use_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     """If the port is taken, the server says so with what to do and ends with code 1."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

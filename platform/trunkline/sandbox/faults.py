@@ -41,7 +41,7 @@ STATUSES = ("401", "429", "500", "503")
 RETRY_AFTER_S = 1
 """What a 429 says in Retry-After."""
 
-_FORM = re.compile(r"(\w+)(?:/([\w.:-]+|\*))?:([\w-]+)(?:@([1-9]\d*))?")
+_FORM = re.compile(r"(\w+)(?:/([\w.:-]+|\*))?:([\w-]+)(?:@([1-9]\d*))?(?:%(\d+(?:\.\d+)?))?")
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,13 @@ class Fault:
     kind: FaultKind
     turn: int | None = None
     model: str | None = None
+    chance: float = 1.0
+    """The part of all connections that it may strike at all; drawn for each, see ``chance``."""
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
-        """Read ``part:kind@turn`` or ``part/model:kind@turn``. ValueError says what is allowed."""
+        """Read ``part:kind@turn`` or ``part/model:kind@turn``, with ``%5`` behind it for five connections in
+        a hundred. ValueError says what is allowed."""
         found = _FORM.fullmatch(text)
         if not found or found[1] not in get_args(Part) or found[3] not in get_args(FaultKind):
             raise ValueError(
@@ -76,7 +79,10 @@ class Fault:
                 f"{text!r} is no fault; only {' or '.join(sorted(parts))} has {found[3]}"
             )
         turn = int(found[4]) if found[4] else None
-        return cls(part=found[1], kind=found[3], turn=turn, model=found[2])  # type: ignore[arg-type]
+        chance = float(found[5] or 100) / 100
+        if not 0 < chance <= 1:
+            raise ValueError(f"{text!r} is no fault; its chance is above 0 and at most 100 percent")
+        return cls(part=found[1], kind=found[3], turn=turn, model=found[2], chance=chance)  # type: ignore[arg-type]
 
     def of_first(self, models: Mapping[str, str]) -> "Fault":
         """This fault for *models* (part → model) alone, unless it names one; ``*`` names them all."""
@@ -88,7 +94,8 @@ class Fault:
         """As :meth:`parse` reads it."""
         model = f"/{self.model}" if self.model else ""
         turn = f"@{self.turn}" if self.turn else ""
-        return f"{self.part}{model}:{self.kind}{turn}"
+        chance = f"%{self.chance * 100:g}" if self.chance < 1 else ""
+        return f"{self.part}{model}:{self.kind}{turn}{chance}"
 
     def hits(self, part: Part, turn: int, model: str | None = None) -> bool:
         """Whether this fault strikes *part* at *turn* when *model* is asked."""

@@ -1,5 +1,6 @@
 """What the sandbox's providers are told at start: address, key, how slow and how broken they are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
@@ -22,6 +23,17 @@ class Delays:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How one delay differs from connection to connection; its median is in ``Delays``."""
+
+    sigma: float = 0.0
+    """Standard deviation of its logarithm; 0: always the median."""
+    tail_chance: float = 0.0
+    """The part of all connections that take ``tail`` instead."""
+    tail: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True)
 class SandboxOptions:
     """Everything one sandbox server needs; picklable, reads no environment."""
 
@@ -33,6 +45,10 @@ class SandboxOptions:
     ears: Literal["grammar", "script"] = "grammar"
     """``grammar``: pocketsphinx; ``script``: they know the recorded lines only, at next to no cost."""
     delays: Delays = field(default_factory=Delays)
+    spreads: Mapping[str, Spread] = field(default_factory=dict)
+    """Of the delays that are not the same each time, by name; see ``chance``."""
+    seed: int = 0
+    """Of all that is drawn."""
     faults: tuple[Fault, ...] = ()
     realtime_session: timedelta = timedelta(minutes=60)
     """How long one Realtime session may last; OpenAI's own limit."""

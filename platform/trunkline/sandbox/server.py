@@ -9,22 +9,22 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from datetime import timedelta
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 
 from trunkline.errors import TrunklineError
 from trunkline.kit import asgi
 from trunkline.kit.processes import ChildDied, die_with_parent
 from trunkline.sandbox import aura, cartesia, deepgram, flux, openai, openai_audio, realtime
 from trunkline.sandbox.brain import Brain
+from trunkline.sandbox.chance import PerConnection, delays
 from trunkline.sandbox.ears import Ears, Listener
 from trunkline.sandbox.faults import Fault
-from trunkline.sandbox.options import Delays, SandboxOptions
+from trunkline.sandbox.options import SandboxOptions
 from trunkline.sandbox.script import ScriptEars, known
 from trunkline.sandbox.voice import Voice
 
@@ -54,23 +54,10 @@ async def serve(options: SandboxOptions, on_ready: Callable[[int], None]) -> Non
         app = Starlette(
             routes=[
                 Route("/health", _health),
-                Mount(
-                    "/deepgram",
-                    routes=[
-                        *deepgram.routes(ears, options),
-                        *flux.routes(ears, options),
-                        *aura.routes(voice, options),
-                    ],
+                *(
+                    Mount(path, app=PerConnection(make, options))
+                    for path, make in _providers(brain, ears, voice).items()
                 ),
-                Mount(
-                    "/openai",
-                    routes=[
-                        *openai_audio.routes(ears, voice, options),
-                        *realtime.routes(brain, ears, voice, options),
-                        *openai.routes(brain, options),
-                    ],
-                ),
-                Mount("/cartesia", routes=cartesia.routes(voice, options)),
             ]
         )
         serving = asyncio.create_task(asgi.serve(app, listener, lambda: on_ready(port)))
@@ -84,17 +71,24 @@ async def serve(options: SandboxOptions, on_ready: Callable[[int], None]) -> Non
                     raise
 
 
-def _delays(given: Sequence[str]) -> Delays:
-    names = [field.name for field in fields(Delays)]
-    changed: dict[str, timedelta] = {}
-    for text in given:
-        name, _, milliseconds = text.partition("=")
-        if name not in names or not milliseconds.isdecimal():
-            raise ValueError(
-                f"{text!r} is no delay; write name=milliseconds, name one of {', '.join(names)}"
-            )
-        changed[name] = timedelta(milliseconds=int(milliseconds))
-    return Delays(**changed)
+_Make = Callable[[SandboxOptions], Sequence[BaseRoute]]
+
+
+def _providers(brain: Brain, ears: Listener, voice: Voice) -> dict[str, _Make]:
+    """Path → the routes below it."""
+    return {
+        "/deepgram": lambda options: [
+            *deepgram.routes(ears, options),
+            *flux.routes(ears, options),
+            *aura.routes(voice, options),
+        ],
+        "/openai": lambda options: [
+            *openai_audio.routes(ears, voice, options),
+            *realtime.routes(brain, ears, voice, options),
+            *openai.routes(brain, options),
+        ],
+        "/cartesia": lambda options: cartesia.routes(voice, options),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,8 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=default.port, help="0 for any free one")
     parser.add_argument("--key", default=default.api_key)
     parser.add_argument("--ears", choices=("grammar", "script"), default=default.ears)
-    parser.add_argument("--fault", action="append", default=[], metavar="part:kind@turn")
-    parser.add_argument("--delay", action="append", default=[], metavar="name=milliseconds")
+    parser.add_argument("--fault", action="append", default=[], metavar="part:kind@turn%%chance")
+    parser.add_argument(
+        "--delay", action="append", default=[], metavar="name=milliseconds~sigma,chance%%:tail"
+    )
+    parser.add_argument("--seed", type=int, default=default.seed, help="of all that is drawn")
     parser.add_argument(
         "--realtime-session",
         type=float,
@@ -119,12 +116,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
+        medians, spreads = delays(given.delay)
         options = SandboxOptions(
             host=given.host,
             port=given.port,
             api_key=given.key,
             ears=given.ears,
-            delays=_delays(given.delay),
+            delays=medians,
+            spreads=spreads,
+            seed=given.seed,
             faults=tuple(Fault.parse(text) for text in given.fault),
             realtime_session=timedelta(seconds=given.realtime_session),
         )
