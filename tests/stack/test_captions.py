@@ -102,11 +102,14 @@ async def test_a_plain_client_reads_along(livekit_server: "LiveKitServer") -> No
         for word in ("It ", "is on ", "its way."):
             await words.capture_text(word)
         words.flush()
+        for word in ("Your card ", "4111 ", "1111 ", "1111 ", "1111 ", "and ", "flat ", "12"):
+            await words.capture_text(word)
+        words.flush()
         session.emit(
             "user_input_transcribed",
             UserInputTranscribedEvent(transcript="My card is 4111 1111 1111 1111", is_final=True),
         )
-        await reader.until(said=5, states=2)
+        await reader.until(said=6, states=2)
     finally:
         await captions.aclose()
         for room in (agent, caller, reader.room):
@@ -121,7 +124,8 @@ async def test_a_plain_client_reads_along(livekit_server: "LiveKitServer") -> No
     assert theirs[3][1] != theirs[0][1]
     assert "4111" not in theirs[3][3]
     assert [(who, text) for who, _, _, text in reader.said if who == "agent"] == [
-        ("agent", "It is on its way.")
+        ("agent", "It is on its way."),
+        ("agent", "Your card [card] and flat 12"),
     ]
     assert reader.states == ["thinking", "speaking"]
-    assert sink.text == "It is on its way.|"
+    assert sink.text == "It is on its way.|Your card 4111 1111 1111 1111 and flat 12|"

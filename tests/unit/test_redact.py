@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trunkline.kit.redact import CARD, redact
+from trunkline.kit.redact import CARD, redact, settled
 
 WORDS = ["oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
@@ -129,3 +129,15 @@ def test_no_way_of_saying_a_card_gets_through(said: str, before: str, behind: st
     assert left.startswith(before + CARD)
     assert left.endswith(behind)
     assert left.removeprefix(before + CARD).removesuffix(behind).strip(" -–,.") in ("", "um")
+
+
+@given(st.lists(st.sampled_from([*WORDS, "4111", "1111", "42", "and", "uh", "street", "please,"])))
+@example(["4111", "1111", "1111", "1111", "and", "street"])
+def test_text_that_grows_word_by_word(words: list[str]) -> None:
+    """Handed out only as far as it is settled, what was said reads as if it had been taken whole."""
+    out, held = "", ""
+    for word in words:
+        held += f"{word} "
+        cut = settled(held)
+        out, held = out + redact(held[:cut]), held[cut:]
+    assert out + redact(held) == redact("".join(f"{word} " for word in words))

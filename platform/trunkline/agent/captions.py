@@ -3,7 +3,7 @@
 Topic ``lk.transcription`` and attribute ``lk.agent.state`` as https://docs.livekit.io/agents/build/text/ has
 them, so that any LiveKit client shows captions. The line does itself what RoomIO would: the session knows of
 no room. The caller's interim words come as they are heard, each again in whole under one segment; the
-agent's come word by word with their sound.
+agent's come word by word with their sound. Card numbers are taken out of both.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import structlog
 from livekit import rtc
 from livekit.agents import AgentSession, AgentStateChangedEvent, UserInputTranscribedEvent, io
 
-from trunkline.kit.redact import redact
+from trunkline.kit.redact import redact, settled
 
 log = structlog.get_logger()
 
@@ -36,6 +36,8 @@ class Captions:
         self._said = _segment()
         self._heard = _segment()
         self._writer: rtc.TextStreamWriter | None = None
+        self._open = ""
+        """Digits that the agent says, which may become those of a card."""
 
     def follow(self, session: AgentSession[Any]) -> None:
         """Publish what *session* hears and does, until it is closed."""
@@ -62,11 +64,18 @@ class Captions:
             await asyncio.gather(self._sending, return_exceptions=True)
 
     def agent_says(self, words: str) -> None:
-        """Words of the agent whose sound is played now."""
-        self._queue.put_nowait(lambda: self._speak(words))
+        """Words of the agent whose sound is played now; digits come once they are known to be no card's."""
+        text = self._open + words
+        cut = settled(text)
+        said, self._open = redact(text[:cut]), text[cut:]
+        if said:
+            self._queue.put_nowait(lambda: self._speak(said))
 
     def agent_ends(self) -> None:
         """The agent has ended, or was cut off."""
+        rest, self._open = redact(self._open), ""
+        if rest:
+            self._queue.put_nowait(lambda: self._speak(rest))
         self._queue.put_nowait(self._end)
 
     def _caller(self, text: str, *, final: bool) -> None:

@@ -101,6 +101,13 @@ def redact(text: str) -> str:
     return "".join(out) + text[done:]
 
 
+def settled(text: str) -> int:
+    """Up to where *text*, which grows, says the same whatever follows: before the digits at its end."""
+    # What begins with + is no telephone number for sure while it may still grow.
+    last = _chains(text.replace("+", " "))[-1]
+    return last[0].start if last else len(text)
+
+
 def _chains(text: str) -> list[list[_Group]]:
     """Runs of digit groups with nothing but separators and hesitations between them."""
     chains: list[list[_Group]] = [[]]
