@@ -36,6 +36,8 @@ async def test_realtime_does_what_the_pipeline_does(turns: str, placed: Place) -
     (model,) = [part for part in call.page.usage["parts"] if part["part"] == "realtime"]
     assert model["model"].startswith("openai gpt-realtime")
     assert min(model["requests"], model["input_tokens"], model["output_tokens"]) > 0
+    limits = {limit["name"]: limit for limit in model["rate_limits"]}
+    assert limits["tokens"]["remaining"] < limits["tokens"]["limit"]
 
 
 @pytest.mark.parametrize("modality", ["audio", "text"], ids=["realtime", "halfcascade"])

@@ -1,6 +1,6 @@
 """What a call took of its providers, priced."""
 
-from trunkline.calls.usage import Price, Used, bill, cost_micros
+from trunkline.calls.usage import Price, RateLimit, Used, bill, cost_micros
 
 THOUGHT = Used(
     "llm", "openai x", requests=2, input_tokens=1000, cached_tokens=400, output_tokens=50
@@ -24,6 +24,16 @@ def test_a_bill_says_what_has_no_price() -> None:
     assert bill([HEARD], {"deepgram y": Price(minute=0.01)})["complete"] is True
     nothing = bill([], {})
     assert (nothing["parts"], nothing["cost_micros"], nothing["complete"]) == ([], None, False)
+
+
+def test_a_provider_s_limits_stand_with_its_model() -> None:
+    """What it told last is kept as it told it; models that tell nothing have none."""
+    limit = RateLimit("tokens", 40_000, 39_000, 1.5)
+    one = bill([THOUGHT, HEARD], {}, {"openai x": [limit]})
+    assert [part["rate_limits"] for part in one["parts"]] == [
+        [{"name": "tokens", "limit": 40_000, "remaining": 39_000, "reset_s": 1.5}],
+        [],
+    ]
 
 
 def test_counts_add_up() -> None:

@@ -18,6 +18,7 @@ import pytest_asyncio
 import uvicorn
 from livekit import rtc
 from livekit.agents import APIConnectOptions, function_tool, llm
+from livekit.agents.utils import http_context
 from livekit.plugins.openai.realtime import RealtimeModel
 from openai.types.realtime.realtime_audio_input_turn_detection import ServerVad
 from openai.types.realtime.realtime_server_event import RealtimeServerEvent
@@ -25,9 +26,12 @@ from pydantic import TypeAdapter
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from trunkline.agent.realtime import Realtime
 from trunkline.kit.audio import mulaw_decode, mulaw_encode
+from trunkline.profiles.realtime import OpenaiRealtime
 from trunkline.sandbox import realtime
 from trunkline.sandbox.brain import Brain
+from trunkline.sandbox.callers import sandbox_providers
 from trunkline.sandbox.ears import Ears
 from trunkline.sandbox.faults import Fault
 from trunkline.sandbox.options import Delays, SandboxOptions
@@ -506,6 +510,59 @@ async def test_a_transcription_session_only_hears(serving: Any) -> None:
         await ws.send_json({"type": "response.create"})
         assert (await ws.receive_json())["type"] == "error"
         assert not any(kind.startswith("response") for kind in kinds)
+
+
+# Our model over LiveKit's plugin ------------------------------------------------------------
+
+
+async def test_our_model_is_set_in_mid_call_and_for_one_response(serving: Any) -> None:
+    """Instructions, tools and the rest of a session are changed while it is on; a response that we ask for
+    has the profile's own instructions and cap; what the provider says of its limits is kept."""
+    choice = OpenaiRealtime(max_tokens=900, reply_instructions="Be brief.", reply_max_tokens=200)
+    async with serving() as base, http_context.open():
+        port = int(base.rpartition(":")[2])
+        model = Realtime(choice, "en", sandbox_providers(port, "sandbox"))
+        session = model.session()
+        sent: list[dict[str, Any]] = []
+        told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        session.on("openai_client_event_queued", lambda event: sent.append(event))
+        session.on("openai_server_event_received", told.put_nowait)
+
+        async def until(kind: str) -> dict[str, Any]:
+            while (event := await told.get())["type"] != kind:
+                pass
+            return event
+
+        try:
+            begun = (await until("session.updated"))["session"]
+            assert begun["max_output_tokens"] == 900
+            await session.update_instructions(PROMPT)
+            assert (await until("session.updated"))["session"]["instructions"] == PROMPT
+            await session.update_tools([request_callback])
+            [tool] = (await until("session.updated"))["session"]["tools"]
+            assert tool["name"] == "request_callback"
+            model.update_options(speed=1.2, tool_choice="none")
+            changed = (await until("session.updated"))["session"]
+            assert (changed["audio"]["output"]["speed"], changed["tool_choice"]) == (1.2, "none")
+
+            reply = session.generate_reply(instructions="Greet the caller.")
+            created = (await until("response.created"))["response"]
+            assert created["max_output_tokens"] == 200
+            await reply
+            [asked] = [event for event in sent if event["type"] == "response.create"]
+            assert asked["response"]["instructions"].splitlines()[-2:] == [
+                "Greet the caller.",
+                "Be brief.",
+            ]
+            await until("response.done")
+            assert {limit.name for limit in model.limits} == {"requests", "tokens"}
+
+            await session.update_instructions("Say nothing of prices.")
+            again = (await until("session.updated"))["session"]
+            assert again["instructions"] == "Say nothing of prices."
+        finally:
+            await session.aclose()
+            await model.aclose()
 
 
 # LiveKit's plugin ---------------------------------------------------------------------------

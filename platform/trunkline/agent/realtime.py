@@ -40,7 +40,7 @@ from trunkline.agent.models import plugins
 from trunkline.agent.options import AgentOptions
 from trunkline.agent.session import FrontDesk, known
 from trunkline.calls.models import Turn
-from trunkline.calls.usage import Used
+from trunkline.calls.usage import RateLimit, Used
 from trunkline.kit.clock import utc_now
 from trunkline.profiles.realtime import AzureRealtime, RealtimeChoice
 
@@ -102,6 +102,8 @@ class Realtime(RealtimeModel):
         self.lost = False
         self.used = Used("realtime", self.label_shown)
         """What it did so far."""
+        self.limits: tuple[RateLimit, ...] = ()
+        """What the provider said last of its limits."""
 
     def count(self, metrics: Any) -> None:
         """One answer more. What it hears is part of the input tokens."""
@@ -257,12 +259,17 @@ class _Session(RealtimeSession):
             self._model.give_up(error)
 
     def _limits(self, limits: Sequence[dict[str, Any]]) -> None:
-        left = {str(one.get("name")): one.get("remaining") for one in limits}
-        scarce = [
-            str(one.get("name"))
+        found = self._model.limits = tuple(
+            RateLimit(
+                name=str(one.get("name")),
+                limit=int(one.get("limit") or 0),
+                remaining=int(one.get("remaining") or 0),
+                reset_s=float(one.get("reset_seconds") or 0),
+            )
             for one in limits
-            if (one.get("remaining") or 0) < _SCARCE * (one.get("limit") or 0)
-        ]
+        )
+        left = {one.name: one.remaining for one in found}
+        scarce = [one.name for one in found if one.remaining < _SCARCE * one.limit]
         tell = log.warning if scarce else log.debug
         tell("realtime_rate_limits", model=self._model.label_shown, remaining=left, scarce=scarce)
 

@@ -242,8 +242,10 @@ class _Call:
                 log.exception("recording_not_closed")
 
     async def _store_usage(self, team: Team) -> None:
-        used = team.used if self._realtime is None else [self._realtime.used, *team.used]
-        usage = bill(used, self._services.options.prices)
+        used, limits = team.used, {}
+        if (model := self._realtime) is not None:
+            used, limits = [model.used, *used], {model.label_shown: model.limits}
+        usage = bill(used, self._services.options.prices, limits)
         try:
             async with self._talk.db.work() as work:
                 await calls.add_usage(work, self._talk.lease, usage)

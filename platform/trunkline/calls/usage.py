@@ -1,7 +1,7 @@
 """What a call took of its providers, and what that cost by a table of prices. Pure."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 CURRENCY = "USD"
@@ -62,8 +62,23 @@ def cost_micros(used: Used, price: Price) -> int:
     )
 
 
-def bill(all_used: Iterable[Used], prices: Mapping[str, Price]) -> dict[str, Any]:
-    """As it is stored: each model's counts and cost, and the sum of what has a price.
+@dataclass(frozen=True)
+class RateLimit:
+    """One of a provider's limits as it told it last: what was left, and when it is whole again."""
+
+    name: str
+    """requests or tokens."""
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+def bill(
+    all_used: Iterable[Used],
+    prices: Mapping[str, Price],
+    limits: Mapping[str, Sequence[RateLimit]] | None = None,
+) -> dict[str, Any]:
+    """As it is stored: each model's counts and cost, and the sum of what has a price; *limits* by model.
 
     ``cost_micros`` of a model is None where there is no price for it, and ``complete`` says whether
     every model had one.
@@ -72,7 +87,9 @@ def bill(all_used: Iterable[Used], prices: Mapping[str, Price]) -> dict[str, Any
     for used in all_used:
         price = prices.get(used.model)
         counts = {one.name: getattr(used, one.name) for one in fields(used)}
-        parts.append({**counts, "cost_micros": None if price is None else cost_micros(used, price)})
+        cost = None if price is None else cost_micros(used, price)
+        told = [asdict(one) for one in (limits or {}).get(used.model, ())]
+        parts.append({**counts, "cost_micros": cost, "rate_limits": told})
     known = [part["cost_micros"] for part in parts if part["cost_micros"] is not None]
     return {
         "parts": parts,

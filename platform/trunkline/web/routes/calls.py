@@ -279,6 +279,15 @@ class Recording(Shown):
     sample_rate_hz: int = Field(examples=[8000])
 
 
+class RateLimit(Shown):
+    """One of a provider's limits, as it told it last in the call."""
+
+    name: str = Field(examples=["tokens"])
+    limit: int = Field(examples=[40_000])
+    remaining: int = Field(examples=[38_412])
+    reset_s: float = Field(description="Seconds until it is whole again.", examples=[2.4])
+
+
 class Used(Shown):
     """What one model did in the call."""
 
@@ -293,6 +302,9 @@ class Used(Shown):
     cost_micros: int | None = Field(
         description="Millionths of a dollar; null when no price is set for the model.",
         examples=[1351],
+    )
+    rate_limits: list[RateLimit] = Field(
+        default_factory=list, description="Told by Realtime models only."
     )
 
 
