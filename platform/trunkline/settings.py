@@ -11,6 +11,8 @@ from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from trunkline.access.options import SignInOptions
+from trunkline.access.roles import Role
 from trunkline.agent.options import AgentOptions, ProviderAccess, WorkerOptions
 from trunkline.calls.usage import Price
 from trunkline.desk.door import House
@@ -87,9 +89,26 @@ class Settings(BaseSettings):
     trunkline_guardian_port: int = Field(8424, ge=0, le=65535)
     """Port of /health and /ready of ``trunkline guardian``; 0 lets the system choose."""
 
-    trunkline_login: Literal["on", "off"] = "on"
-    """``off``: the pages ask nobody to log in, answer this machine alone, and let whoever sits at it do
+    trunkline_login: Literal["on", "sso", "off"] = "on"
+    """``sso``: people log in through the identity provider only; an owner's one-time link still works.
+    ``off``: the pages ask nobody to log in, answer this machine alone, and let whoever sits at it do
     everything."""
+
+    trunkline_oidc_issuer: str | None = Field(None, max_length=255)
+    """The OpenID Connect provider through which people log in, as it calls itself:
+    ``https://accounts.google.com``. None means by password only."""
+    trunkline_oidc_client_id: str | None = None
+    trunkline_oidc_client_secret: SecretStr | None = None
+    trunkline_oidc_label: str = Field("single sign-on", min_length=1, max_length=40)
+    """What the button on the login page calls the provider."""
+    trunkline_oidc_domains: str = ""
+    """Domains of e-mail addresses that are let in, by commas; none means all whom the provider knows."""
+    trunkline_oidc_default_role: Literal["manager", "integrator", "viewer", "none"] = "viewer"
+    """The role of somebody new; ``none`` lets in only people who were invited or have a role by a claim."""
+    trunkline_oidc_role_claim: str | None = None
+    """The claim that says the role at each log-in: ``groups``, or with dots, ``realm_access.roles``."""
+    trunkline_oidc_roles: dict[str, Role] = Field(default_factory=dict)
+    """Value of that claim → role, as JSON: ``{"phone-admins": "owner", "support": "manager"}``."""
 
     trunkline_secret_keys: SecretStr | None = None
     """Keys that stored secrets are sealed with, by commas, the newest first; none means the file
@@ -201,6 +220,47 @@ class Settings(BaseSettings):
         except CryptError as error:
             raise Misconfigured(f"TRUNKLINE_SECRET_KEYS: {error}") from None
         return EndpointOptions(keys=keys, allow=_listed(self.trunkline_webhook_allow))
+
+    def sign_in(self) -> SignInOptions | None:
+        """The identity provider's slice; None without one. Raises Misconfigured with all that is wrong."""
+        names = ("issuer", "client_id", "client_secret")
+        missing = [
+            f"TRUNKLINE_OIDC_{name.upper()}"
+            for name in names
+            if not getattr(self, f"trunkline_oidc_{name}")
+        ]
+        faults = []
+        if len(missing) == len(names):
+            if self.trunkline_login == "sso":
+                faults.append(
+                    "TRUNKLINE_LOGIN is sso, but no identity provider is set: nobody could log in; "
+                    f"set {', '.join(missing)}"
+                )
+        elif missing:
+            faults.append(f"missing for signing in with OIDC: {', '.join(missing)}")
+        if bool(self.trunkline_oidc_role_claim) != bool(self.trunkline_oidc_roles):
+            faults.append(
+                "set TRUNKLINE_OIDC_ROLE_CLAIM and TRUNKLINE_OIDC_ROLES both, or neither of them"
+            )
+        domains = tuple(one.lower().lstrip("@") for one in _listed(self.trunkline_oidc_domains))
+        if wrong := [one for one in domains if "@" in one or "/" in one or "." not in one]:
+            faults.append(f"TRUNKLINE_OIDC_DOMAINS: {wrong[0]!r} is no domain like example.com")
+        if faults:
+            raise Misconfigured("; ".join(faults))
+        issuer, secret = self.trunkline_oidc_issuer, self.trunkline_oidc_client_secret
+        if issuer is None or secret is None or self.trunkline_oidc_client_id is None:
+            return None
+        default = self.trunkline_oidc_default_role
+        return SignInOptions(
+            issuer=issuer,
+            client_id=self.trunkline_oidc_client_id,
+            client_secret=secret.get_secret_value(),
+            label=self.trunkline_oidc_label,
+            domains=domains,
+            default_role=None if default == "none" else Role(default),
+            role_claim=self.trunkline_oidc_role_claim,
+            roles=tuple(self.trunkline_oidc_roles.items()),
+        )
 
     def courier(self) -> CourierOptions:
         """The courier's slice. Raises Misconfigured as :meth:`endpoints` does."""

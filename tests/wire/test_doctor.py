@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from trunkline.doctor import house, lines, livekit, providers, report
+from trunkline.doctor import house, lines, livekit, people, providers, report
 from trunkline.doctor.examine import examine
 from trunkline.doctor.report import Finding, Findings
 from trunkline.kit import asgi
@@ -28,6 +28,9 @@ from trunkline.kit.db import Database
 from trunkline.kit.processes import spawn
 from trunkline.settings import Settings
 from trunkline.trunks.provision import Destination
+
+if TYPE_CHECKING:
+    from tests.wire.conftest import ServeIdentity
 
 BARE = {
     name: value
@@ -413,3 +416,31 @@ def test_the_ports_to_open_are_read_from_the_file(tmp_path: Path) -> None:
     (tmp_path / "livekit-sip.yaml").write_text("sip_port: 5080\nrtp_port: 1-2\ntls: {port: 5081}\n")
     (found,) = lines.firewall(tmp_path)
     assert "5080/udp+tcp, 1-2/udp, 5081/tcp" in found.says
+
+
+# --- signing in -----------------------------------------------------------------------------------
+
+
+async def test_the_identity_provider(tmp_path: Path, serve_identity: "ServeIdentity") -> None:
+    """Its discovery, issuer and clock are looked at; without one there is nothing to say."""
+    assert await people.sign_in(settings(tmp_path), utc_now) == []
+    ours = {"trunkline_oidc_client_id": "trunkline", "trunkline_oidc_client_secret": "hush"}
+    (half,) = await people.sign_in(settings(tmp_path, **ours), utc_now)
+    assert (half.ok, half.says) == (
+        False,
+        "missing for signing in with OIDC: TRUNKLINE_OIDC_ISSUER",
+    )
+    async with serve_identity(utc_now) as provider:
+        good = settings(tmp_path, trunkline_oidc_issuer=provider.issuer, **ours)
+        (found,) = await people.sign_in(good, utc_now)
+        assert found.ok
+        assert "/login/oidc/callback" in found.says
+        (skewed,) = await people.sign_in(good, lambda: utc_now() + timedelta(minutes=5))
+        assert (skewed.ok, "differ by" in skewed.says) == (False, True)
+        slashed = settings(tmp_path, trunkline_oidc_issuer=provider.issuer + "/", **ours)
+        (other,) = await people.sign_in(slashed, utc_now)
+        assert (other.ok, "calls itself" in other.says) == (False, True)
+        assert other.fix
+        assert "exactly" in other.fix
+    (down,) = await people.sign_in(good, utc_now)
+    assert (down.ok, "cannot be reached" in down.says) == (False, True)

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,6 +25,9 @@ ROTATE = timedelta(hours=1)
 OVERLAP = timedelta(minutes=1)
 """How long a replaced token still works: a page loads its parts in parallel."""
 _SEEN_EVERY = timedelta(minutes=1)
+
+Method = Literal["password", "oidc", "link"]
+"""How somebody came in: by password, through the identity provider, by a one-time link."""
 
 WINDOW = timedelta(minutes=15)
 """Failed logins count for this long."""
@@ -86,9 +90,29 @@ async def note_failure(session: AsyncSession, email: str, address: str, *, now: 
 
 
 async def open_login(
-    session: AsyncSession, user: User, *, address: str | None, browser: str | None, now: datetime
+    session: AsyncSession,
+    user: User,
+    *,
+    method: Method,
+    address: str | None,
+    browser: str | None,
+    former: str | None = None,
+    now: datetime,
 ) -> tuple[Login, str]:
-    """Log *user* in. The second value is the token for the cookie."""
+    """Log *user* in. The second value is the token for the cookie.
+
+    The login of the token *former*, which this browser had until now, ends.
+    """
+    if former:
+        sha256 = digest(former)
+        await session.execute(
+            update(Login)
+            .where(
+                or_(Login.sha256 == sha256, Login.former_sha256 == sha256),
+                Login.ended_at.is_(None),
+            )
+            .values(ended_at=now)
+        )
     token = secrets.token_urlsafe(32)
     login = Login(
         id=new_id("lgn", now=now),
@@ -99,6 +123,7 @@ async def open_login(
         seen_at=now,
         address=address,
         browser=browser[:200] if browser else None,
+        method=method,
     )
     session.add(login)
     user.last_login_at = now

@@ -55,6 +55,26 @@ class User(Base):
     created_at: Mapped[datetime]
     last_login_at: Mapped[datetime | None]
     disabled_at: Mapped[datetime | None]
+    oidc_issuer: Mapped[str | None] = mapped_column(String(255))
+    oidc_subject: Mapped[str | None] = mapped_column(String(255))
+    """Who they are at the identity provider. An address may pass to somebody else there, this never does."""
+
+    __table_args__ = (
+        Index("ix_users_oidc_issuer_oidc_subject", "oidc_issuer", "oidc_subject", unique=True),
+    )
+
+
+class SignIn(Base):
+    """An attempt to come in through the identity provider that is still under way. Holds no secret."""
+
+    __tablename__ = "sign_ins"
+
+    state_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    browser_sha256: Mapped[str] = mapped_column(String(64))
+    """Which browser began it; another cannot end it."""
+    next: Mapped[str] = mapped_column(String(2000))
+    address: Mapped[str] = mapped_column(String(60), index=True)
+    created_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Invite(Base):
@@ -89,6 +109,8 @@ class Login(Base):
     address: Mapped[str | None] = mapped_column(String(60))
     browser: Mapped[str | None] = mapped_column(String(200))
     ended_at: Mapped[datetime | None]
+    method: Mapped[str] = mapped_column(String(20), server_default="password")
+    """password, oidc, or link for one opened by a one-time link."""
 
 
 class LoginFailure(Base):

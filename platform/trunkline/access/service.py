@@ -135,9 +135,17 @@ async def first_owner(session: AsyncSession, *, now: datetime) -> str | None:
 
 
 async def accept(
-    session: AsyncSession, token: str, *, email: str, name: str, password_hash: str, now: datetime
+    session: AsyncSession,
+    token: str,
+    *,
+    email: str,
+    name: str,
+    password_hash: str | None,
+    now: datetime,
 ) -> User:
     """Make the account of a link, or set the new password of one that is there, once.
+
+    Without *password_hash* the password stays as it is: the link is then the way in itself.
 
     Raises NotFound for a link that is none, or was used, or is too old; Invalid for name or address;
     Conflict when a first owner exists already.
@@ -162,7 +170,10 @@ async def accept(
             created_at=now,
         )
         session.add(user)
-    user.password_hash = password_hash
+    if user.disabled_at is not None:
+        raise Refused("this account was shut out; ask an owner to let it in again")
+    if password_hash is not None:
+        user.password_hash = password_hash
     row.used_at = now
     await session.flush()
     return user

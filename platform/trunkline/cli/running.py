@@ -48,7 +48,7 @@ async def run(
             jobs = _jobs(settings, parts, db, livekit)
             address, bound = listener.getsockname()[:2]
             link = None
-            if "web" in parts and settings.trunkline_login == "on":
+            if "web" in parts and settings.trunkline_login != "off":
                 async with db.work() as session:
                     link = await first_owner(session, now=utc_now())
 
@@ -104,7 +104,9 @@ def _app(settings: Settings, parts: Sequence[Part], db: Database, livekit: LiveK
         db,
         open_blobs(settings.blobs),
         WebOptions(
-            login=settings.trunkline_login == "on",
+            login=settings.trunkline_login != "off",
+            passwords=settings.trunkline_login != "sso",
+            sign_in=settings.sign_in(),
             endpoints=settings.endpoints(),
             livekit=settings.livekit,
         ),

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import httpx
 
-from trunkline.doctor import house, lines, livekit, models, providers
+from trunkline.doctor import house, lines, livekit, models, people, providers
 from trunkline.doctor.report import Finding, Findings, Group, Report, bounded
 from trunkline.kit.clock import Clock, utc_now
 from trunkline.kit.db import Database, DatabaseError
@@ -34,6 +34,7 @@ async def examine(settings: Settings, clock: Clock = utc_now) -> Report:
             _providers(settings, client, db, has_db),
             _livekit(settings, clock, client, link, has_link),
             _processes(settings, client),
+            _people(settings, clock),
             _lines(settings, db, has_db, link, has_link),
         )
     return Report(tuple(finding for group in groups for finding in group))
@@ -158,6 +159,10 @@ async def _processes(settings: Settings, client: httpx.AsyncClient) -> Findings:
             for name, host, port in ports
         )
     )
+
+
+async def _people(settings: Settings, clock: Clock) -> Findings:
+    return await _all(("people", people.WHAT, people.sign_in(settings, clock)))
 
 
 async def _lines(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 LIMIT = timedelta(seconds=9)
 """No check takes longer; they run side by side, so neither does the whole."""
 
-Group = Literal["settings", "data", "providers", "livekit", "processes", "lines"]
+Group = Literal["settings", "data", "providers", "livekit", "processes", "people", "lines"]
 
 _MARKS = {True: "✓", False: "✗", None: "–"}
 

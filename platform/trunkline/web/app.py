@@ -7,10 +7,12 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from trunkline.access.options import SignInOptions
 from trunkline.errors import Unavailable
 from trunkline.kit.blobs import Blobs
 from trunkline.kit.clock import Clock, utc_now
 from trunkline.kit.db import Database
+from trunkline.kit.oidc import Provider
 from trunkline.kit.probes import Check, database, problems
 from trunkline.web import errors
 from trunkline.web.bell import Bell
@@ -24,6 +26,7 @@ from trunkline.web.dashboard import (
     pages,
     people_pages,
     profile_pages,
+    sign_in_pages,
     webhook_pages,
 )
 from trunkline.web.deps import Objections, Parts, Web
@@ -97,7 +100,8 @@ def create_app(
     app = FastAPI(
         title="Trunkline", version="1", docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    app.state.web = Web(db, blobs, options, clock, Bell(db), tuple(needs), objections)
+    identity = _provider(options.sign_in) if options.sign_in else None
+    app.state.web = Web(db, blobs, options, clock, Bell(db), tuple(needs), objections, identity)
     app.state.livekit_seen = livekit.Seen()
     app.state.livekit_probes = livekit.Seen(100)
     rooms = (
@@ -115,6 +119,7 @@ def create_app(
         app.include_router(export_pages.router)
         app.include_router(call_pages.router)
         app.include_router(people_pages.router)
+        app.include_router(sign_in_pages.router)
         app.include_router(crm_pages.router)
         app.include_router(webhook_pages.router)
         app.include_router(profile_pages.router)
@@ -124,6 +129,14 @@ def create_app(
     app.add_middleware(Envelope, clock=clock)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+def _provider(options: SignInOptions) -> Provider:
+    return Provider(
+        issuer=options.issuer,
+        client_id=options.client_id,
+        client_secret=options.client_secret,
+    )
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

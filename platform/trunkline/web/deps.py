@@ -11,6 +11,7 @@ from trunkline.errors import Misconfigured
 from trunkline.kit.blobs import Blobs
 from trunkline.kit.clock import Clock
 from trunkline.kit.db import Database
+from trunkline.kit.oidc import Provider
 from trunkline.kit.probes import Check
 from trunkline.profiles.body import ProfileBody
 from trunkline.web.bell import Bell
@@ -33,6 +34,8 @@ class Web:
     """What /ready looks at besides the database."""
     objections: Objections | None = None
     """What the providers say against a profile that is about to be published, a sentence each."""
+    identity: Provider | None = None
+    """The identity provider of ``options.sign_in``."""
 
     def now(self) -> datetime:
         """The present moment, in UTC."""

@@ -5,10 +5,12 @@ The pages have two doors. With logins, a page asks for somebody whose role has i
 may do everything.
 """
 
+from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from trunkline.access import logins
 from trunkline.access import service as access
 from trunkline.access.logins import Person
-from trunkline.access.models import ApiKey
+from trunkline.access.models import ApiKey, User
 from trunkline.access.roles import Role
 from trunkline.errors import Forbidden, Unauthorized
 from trunkline.web import media
@@ -148,6 +150,31 @@ def cookie(token: str | None) -> str:
     """The ``Set-Cookie`` that keeps *token* in this browser; None takes it away."""
     age = int(logins.LONGEST.total_seconds()) if token else 0
     return f"{COOKIE}={token or ''}; Path=/; Max-Age={age}; Secure; HttpOnly; SameSite=Lax"
+
+
+async def open_login(
+    session: AsyncSession, request: Request, user: User, *, method: logins.Method, now: datetime
+) -> str:
+    """Log *user* in with a token of its own (no session fixation), and write it into the audit."""
+    _, token = await logins.open_login(
+        session,
+        user,
+        method=method,
+        address=address_of(request),
+        browser=request.headers.get("user-agent"),
+        former=request.cookies.get(COOKIE),
+        now=now,
+    )
+    await access.note(
+        session,
+        actor_id=user.id,
+        actor=user.name,
+        address=address_of(request),
+        action="login.opened",
+        details={"by": method},
+        now=now,
+    )
+    return token
 
 
 def forged(request: Request) -> str | None:

@@ -9,18 +9,27 @@ from starlette.responses import RedirectResponse, Response
 from trunkline.access import logins, passwords, queries
 from trunkline.access import service as access
 from trunkline.access.logins import Person
+from trunkline.access.models import Invite
 from trunkline.access.roles import MEANS, Role
-from trunkline.errors import Invalid, NotFound, TooMany, TrunklineError
+from trunkline.errors import Invalid, NotFound, Refused, TooMany, TrunklineError
 from trunkline.kit.ids import is_id
-from trunkline.web.auth import is_loopback_name
-from trunkline.web.dashboard import render
+from trunkline.web.dashboard import door, render
 from trunkline.web.deps import Parts, Web
-from trunkline.web.people import actor, address_of, anyone, cookie, may, next_page
+from trunkline.web.people import (
+    actor,
+    address_of,
+    anyone,
+    cookie,
+    may,
+    next_page,
+    open_login,
+)
 
 router = APIRouter(include_in_schema=False)
 
 _ON_A_PAGE = 100
-_NO_STORE = {"Cache-Control": "no-store"}
+
+_NO_PASSWORDS = "Nobody logs in by password here; use the button below."
 
 Text = Annotated[str, Form(max_length=300)]
 Secret = Annotated[str, Form(max_length=1000)]
@@ -33,26 +42,10 @@ def _to(path: str, token: str | None = None, *, log_out: bool = False) -> Respon
     return answer
 
 
-async def _log_in(web: Web, request: Request, user_id: str) -> str:
-    """A fresh login, whatever token the browser had before (no session fixation)."""
+async def _log_in(web: Web, request: Request, user_id: str, method: logins.Method) -> str:
     async with web.db.work() as session:
         user = await queries.user(session, user_id)
-        _, token = await logins.open_login(
-            session,
-            user,
-            address=address_of(request),
-            browser=request.headers.get("user-agent"),
-            now=web.now(),
-        )
-        await access.note(
-            session,
-            actor_id=user.id,
-            actor=user.name,
-            address=address_of(request),
-            action="login.opened",
-            now=web.now(),
-        )
-    return token
+        return await open_login(session, request, user, method=method, now=web.now())
 
 
 # In and out -------------------------------------------------------------------------------------
@@ -65,17 +58,7 @@ async def login_page(
     """The form; somebody who is logged in already goes on."""
     if request.state.person is not None:
         return _to(next_page(next))
-    async with parts.db.look() as session:
-        anybody = bool(await queries.users(session))
-    return render.page(
-        "login.html",
-        headers=_NO_STORE,
-        next=next_page(next),
-        email="",
-        fault=None,
-        anybody=anybody,
-        secure=_is_secure(request),
-    )
+    return await door.login_form(parts, request, next=next_page(next))
 
 
 @router.post("/login")
@@ -87,6 +70,10 @@ async def log_in(
     next: Annotated[str, Form(max_length=2000)] = "/",
 ) -> Response:
     """Check address and password. The answer never tells which of the two was wrong."""
+    if not parts.options.passwords:
+        return await door.login_form(
+            parts, request, next=next_page(next), status=403, fault=_NO_PASSWORDS
+        )
     now, address, account = parts.now(), address_of(request), email.strip().lower()
     status, fault = 401, "This address and password do not belong together."
     try:
@@ -96,7 +83,7 @@ async def log_in(
         stored = user.password_hash if user and user.disabled_at is None else None
         # In a thread: hashing keeps a core busy for longer than a page may wait behind it.
         if await asyncio.to_thread(passwords.matches, password, stored) and user:
-            return _to(next_page(next), await _log_in(parts, request, user.id))
+            return _to(next_page(next), await _log_in(parts, request, user.id, "password"))
         async with parts.db.work() as session:
             await logins.note_failure(session, account, address, now=now)
             await access.note(
@@ -112,22 +99,9 @@ async def log_in(
             429,
             f"Too many logins failed. {str(error).partition('; ')[2].capitalize()}.",
         )
-    return render.page(
-        "login.html",
-        status=status,
-        headers=_NO_STORE,
-        next=next_page(next),
-        email=email,
-        fault=fault,
-        anybody=True,
-        secure=_is_secure(request),
+    return await door.login_form(
+        parts, request, next=next_page(next), status=status, email=email, fault=fault
     )
-
-
-def _is_secure(request: Request) -> bool:
-    """Whether a browser would keep the cookie: over https, or from this machine."""
-    proto = request.headers.get("x-forwarded-proto", request.url.scheme)
-    return proto == "https" or is_loopback_name(request.headers.get("host", ""))
 
 
 @router.post("/logout")
@@ -161,7 +135,7 @@ async def _welcome(
     return render.page(
         "welcome.html",
         status=422 if fault else 200,
-        headers=_NO_STORE,
+        headers=door.NO_STORE,
         token=token,
         invite=invite,
         known=known,
@@ -170,7 +144,16 @@ async def _welcome(
         name=name,
         fault=fault,
         least=passwords.LEAST,
+        passwords=web.options.passwords,
+        sign_in=web.options.sign_in,
+        opens=_opens(web, invite),
     )
+
+
+def _opens(web: Web, invite: Invite) -> bool:
+    """Whether a link is a way in. Without passwords an owner's is, for the day on which the provider is
+    down; everybody else's is a role that waits for them."""
+    return web.options.passwords or invite.role == Role.OWNER
 
 
 @router.post("/welcome/{token}")
@@ -188,13 +171,17 @@ async def accept_invite(
         known = (
             await queries.user_by_email(session, invite.email) if invite and invite.email else None
         )
+    if invite is not None and not _opens(parts, invite):
+        return await _welcome(parts, token, fault=_NO_PASSWORDS)
     address = (invite and invite.email) or email
+    password_hash: str | None = None
     try:
         if invite is not None and known is None:
             access.address_of(address)
             access.person_name(name)
-        passwords.check(password, email=address)
-        password_hash = await asyncio.to_thread(passwords.hashed, password)
+        if parts.options.passwords:
+            passwords.check(password, email=address)
+            password_hash = await asyncio.to_thread(passwords.hashed, password)
         async with parts.db.work() as session:
             user = await access.accept(
                 session,
@@ -204,20 +191,22 @@ async def accept_invite(
                 password_hash=password_hash,
                 now=parts.now(),
             )
-            await access.end_logins(session, user.id, now=parts.now())
-            await access.note(
-                session,
-                actor_id=user.id,
-                actor=user.name,
-                address=address_of(request),
-                action="password.set" if known else "user.joined",
-                subject=user.id,
-                details={"role": user.role},
-                now=parts.now(),
-            )
+            if password_hash is not None:
+                await access.end_logins(session, user.id, now=parts.now())
+            if password_hash is not None or known is None:
+                await access.note(
+                    session,
+                    actor_id=user.id,
+                    actor=user.name,
+                    address=address_of(request),
+                    action="password.set" if known else "user.joined",
+                    subject=user.id,
+                    details={"role": user.role},
+                    now=parts.now(),
+                )
     except Invalid as error:
         return await _welcome(parts, token, email=email, name=name, fault=render.sentence(error))
-    return _to("/", await _log_in(parts, request, user.id))
+    return _to("/", await _log_in(parts, request, user.id, "link"))
 
 
 # One's own account --------------------------------------------------------------------------------
@@ -236,16 +225,20 @@ async def _account(
 ) -> Response:
     async with web.db.look() as session:
         open_logins = await logins.of_user(session, person.id, now=web.now())
+        has_password = (await queries.user(session, person.id)).password_hash is not None
     return render.page(
         "account.html",
         person=person,
         status=422 if fault else 200,
-        headers=_NO_STORE,
+        headers=door.NO_STORE,
         logins=open_logins,
         means=MEANS[person.role],
         fault=fault,
         done=done if done in ("password", "logins") else "",
         least=passwords.LEAST,
+        passwords=web.options.passwords,
+        sign_in=web.options.sign_in,
+        has_password=has_password,
     )
 
 
@@ -258,6 +251,8 @@ async def change_password(
     person: Person = anyone(),
 ) -> Response:
     """Set a new password; every other browser is logged out."""
+    if not parts.options.passwords:
+        raise Refused("nobody logs in by password here, so there is none to change")
     now, address = parts.now(), address_of(request)
     try:
         async with parts.db.look() as session:
@@ -276,7 +271,7 @@ async def change_password(
         await access.note(
             session, **actor(person, request), action="password.set", subject=person.id, now=now
         )
-    return _to("/account?done=password", await _log_in(parts, request, person.id))
+    return _to("/account?done=password", await _log_in(parts, request, person.id, "password"))
 
 
 @router.post("/account/logins/end")
@@ -312,7 +307,7 @@ async def _people(
         "people.html",
         person=person,
         status=422 if fault else 200,
-        headers=_NO_STORE,
+        headers=door.NO_STORE,
         everybody=everybody,
         invites=[invite for invite in invites if invite.email is not None],
         roles=list(Role),
@@ -415,6 +410,8 @@ async def new_link(
     """A link with which somebody sets a new password."""
     async with parts.db.work() as session:
         user = await queries.user(session, user_id)
+        if not parts.options.passwords and user.role != Role.OWNER:
+            raise Refused("nobody logs in by password here; only an owner may have a link instead")
         _, token = await access.invite(
             session, role=user.role, email=user.email, by=person.id, now=parts.now()
         )
@@ -429,9 +426,7 @@ async def new_link(
 
 
 def _link(request: Request, token: str) -> str:
-    proto = request.headers.get("x-forwarded-proto", request.url.scheme)
-    scheme = "https" if proto == "https" else "http"
-    return f"{scheme}://{request.headers.get('host', 'localhost')}/welcome/{token}"
+    return door.address(request, f"/welcome/{token}")
 
 
 @router.get("/audit")

@@ -164,6 +164,8 @@ AUDIT: dict[str, str] = {
     "logins.ended": "Logged out all other browsers",
     "password.set": "Set a new password",
     "user.joined": "Made an account",
+    "user.linked": "Logged in through the identity provider for the first time",
+    "user.detached": "Detached somebody from the identity provider",
     "user.invited": "Invited somebody",
     "user.role": "Changed a role",
     "user.disabled": "Shut somebody out",
