@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from livekit import rtc
 from livekit.agents import (
@@ -29,8 +29,17 @@ PATIENCE = APIConnectOptions(max_retry=0, timeout=6.0)
 
 
 def build(body: ProfileBody, team: Team, conversation: Conversation) -> AgentSession[Conversation]:
-    """The session for one call, with *team*'s models; nothing is connected before it starts."""
-    return AgentSession(
+    """The session for one call, with *team*'s models; nothing is connected before it starts.
+
+    A recogniser that tells turns itself (Flux) is believed, also when it takes a likely end back for which an
+    answer is being prepared; while another hears in its place, our own model of turns decides.
+    """
+    hearing, detector = team.hearing, inference.TurnDetector(version="v1-mini")
+
+    def turns() -> Literal["stt"] | inference.TurnDetector:
+        return "stt" if hearing.tells_turns else detector
+
+    session: AgentSession[Conversation] = AgentSession(
         stt=team.hearing,
         llm=team.thinking,
         tts=team.speaking,
@@ -50,7 +59,7 @@ def build(body: ProfileBody, team: Team, conversation: Conversation) -> AgentSes
             max_unrecoverable_errors=sys.maxsize,
         ),
         turn_handling={
-            "turn_detection": inference.TurnDetector(version="v1-mini"),
+            "turn_detection": turns(),
             "endpointing": {
                 "min_delay": body.endpointing.min_delay_ms / 1000,
                 "max_delay": body.endpointing.max_delay_ms / 1000,
@@ -65,6 +74,8 @@ def build(body: ProfileBody, team: Team, conversation: Conversation) -> AgentSes
             },
         },
     )
+    hearing.roster.on_changed = lambda: session.update_options(turn_detection=turns())
+    return session
 
 
 def aside(team: Team) -> AgentSession[None]:

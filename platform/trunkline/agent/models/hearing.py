@@ -17,6 +17,7 @@ from livekit.agents.stt import (
 )
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, NOT_GIVEN, NotGivenOr
 from livekit.agents.utils import AudioBuffer
+from livekit.plugins.deepgram import STTv2
 
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.models.roster import Candidate, Roster
@@ -51,6 +52,11 @@ class Hearing(STT[Any]):
         """When that speech ended; None while it goes on."""
         for one in roster.candidates:
             one.plugin.on("metrics_collected", self._on_metrics)
+
+    @property
+    def tells_turns(self) -> bool:
+        """Whether whoever hears now tells itself when a turn is over."""
+        return isinstance(self.roster.current.plugin, STTv2)
 
     @property
     def model(self) -> str:
