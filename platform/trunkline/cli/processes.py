@@ -159,18 +159,31 @@ def sandbox(
     key: Annotated[str, typer.Option(help="The API key that the providers accept.")] = "sandbox",
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="Break a provider: part:kind@turn, for example llm:500@2."),
+        typer.Option(
+            help="Break a provider: part:kind@turn, for example llm:500@2; llm:stall%5 in five of a "
+            "hundred connections."
+        ),
     ] = None,
+    delay: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How slow: name=milliseconds, for example llm_first_token=375; spread =375~0.4; with a "
+            "tail =375~0.4,2%:3000."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn for a connection.")] = 0,
 ) -> None:
     """Run the offline stand-ins for Deepgram, OpenAI and Cartesia, speaking their wire protocols."""
     try:
         from trunkline.sandbox import server
+        from trunkline.sandbox.chance import delays
         from trunkline.sandbox.faults import Fault
         from trunkline.sandbox.options import SandboxOptions
     except ImportError as error:
         raise missing_sandbox(error) from None
     try:
         faults = tuple(Fault.parse(text) for text in fault or ())
+        medians, spreads = delays(delay or ())
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -184,4 +197,7 @@ def sandbox(
         )
 
     configure_logging()
-    asyncio.run(server.serve(SandboxOptions(port=port, api_key=key, faults=faults), ready))
+    options = SandboxOptions(
+        port=port, api_key=key, delays=medians, spreads=spreads, seed=seed, faults=faults
+    )
+    asyncio.run(server.serve(options, ready))
