@@ -17,13 +17,16 @@ import structlog
 from trunkline.calls import queries, recording, service
 from trunkline.calls.lifecycle import EndReason
 from trunkline.calls.models import Call
-from trunkline.desk import exports, ringing, sip, takeover
+from trunkline.crm.bulk import People
+from trunkline.desk import exports, imports, ringing, sip, takeover
 from trunkline.kit.blobs import Blobs
 from trunkline.kit.clock import Clock, utc_now
 from trunkline.kit.db import Database
 from trunkline.kit.livekit import CONSULT_ROOM, LiveKit, LiveKitFailed
 
 log = structlog.get_logger()
+
+_BETWEEN_BATCHES = timedelta(milliseconds=20)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,51 @@ class Guardian:
             tasks.create_task(self._again_and_again(self._close_lost))
             tasks.create_task(self._again_and_again(self._join_left))
             tasks.create_task(self._again_and_again(self.write_exports))
+            tasks.create_task(self._again_and_again(self.run_imports))
+
+    async def run_imports(self, only: str | None = None) -> None:
+        """Check and import the files of contacts that wait, or *only* the one of that id."""
+        async with self._db.look() as session:
+            if not await imports.is_due(session, now=self._clock()):
+                return
+        while True:
+            async with self._db.work() as session:
+                job = await imports.claim(session, only=only, now=self._clock())
+            if job is None:
+                break
+            try:
+                await self._import(job)
+            except imports.Lost:
+                log.warning("import_taken_over", import_id=job.id)
+            except Exception as error:
+                log.exception("import_failed", import_id=job.id)
+                async with self._db.work() as session:
+                    await imports.fail(session, job, _short(error), now=self._clock())
+        async with self._db.work() as session:
+            old = await imports.outdated(session, now=self._clock())
+        for key in old:
+            await self._blobs.delete(key)
+
+    async def _import(self, job: imports.Job) -> None:
+        raw = await self._blobs.get(job.blob_key)
+        batches = imports.batches(job, raw)
+        people = People(job.source, job.on_match)
+        # Reading takes a while, so it goes on in a thread.
+        while lines := await asyncio.to_thread(next, batches, None):
+            if job.state == "checking":
+                async with self._db.look() as session:
+                    found = await imports.check(session, people, lines, now=self._clock())
+            async with self._db.work() as session:
+                if job.state == "running":
+                    found = await imports.write(session, job, lines, now=self._clock())
+                await imports.note(session, job, lines, found, now=self._clock())
+            # pace: SQLite gives its one lock to whoever asks in the right moment; calls ask too.
+            await asyncio.sleep(_BETWEEN_BATCHES.total_seconds())
+        async with self._db.work() as session:
+            done_with = await imports.finish(session, job, now=self._clock())
+        if done_with is not None:
+            await self._blobs.delete(done_with)
+        log.info("import_through", import_id=job.id, state=job.state)
 
     async def write_exports(self) -> None:
         """Write the files of calls that were asked for, and drop those that are old."""
@@ -314,3 +362,8 @@ class Guardian:
             log.info("recording_joined", call_id=call_id, missing=len(joined.missing))
         except Exception:
             log.exception("recording_not_joined", call_id=call_id)
+
+
+def _short(error: Exception) -> str:
+    """An error as people may read it; a database's own text repeats what was to be stored."""
+    return type(error).__name__ if hasattr(error, "orig") else f"{type(error).__name__}: {error}"

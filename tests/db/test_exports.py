@@ -135,21 +135,3 @@ async def test_a_file_is_its_owners_and_not_for_ever(
         assert list(await exports.mine(session, by=DANA)) == []
     with pytest.raises(Invalid, match="direction"):
         await asked_for(db, "direction=sideways", now)
-
-
-@pytest.mark.parametrize(
-    ("cell", "written"),
-    [
-        ("=1+1", "'=1+1"),
-        ("@SUM(A1)", "'@SUM(A1)"),
-        ("-cmd|' /C calc'!A0", "'-cmd|' /C calc'!A0"),
-        ("\tx", "'\tx"),
-        ("+12025550134", "+12025550134"),  # a number
-        ("-5", "-5"),
-        ("Dana", "Dana"),
-        ("", ""),
-    ],
-)
-def test_a_cell_is_no_formula(cell: str, written: str) -> None:
-    """What a spreadsheet would run is written as text; a number stays one."""
-    assert exports.safe(cell) == written

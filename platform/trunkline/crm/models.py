@@ -1,10 +1,10 @@
 """Tables of the CRM: contacts and their numbers, companies, pipelines, deals, activities, the ledger, which
-contacts were merged, and what other systems call each of them."""
+contacts were merged, what other systems call each of them, and files that are being imported."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
 from trunkline.crm import fields
@@ -187,3 +187,70 @@ class Merge(Base):
     """Ids by kind: phones, calls, deals, activities, contacts (merged into the other before), and
     external_ids as [source, external id]."""
     created_at: Mapped[datetime]
+
+
+class Import(Base):
+    """A file of contacts on its way in. See ``desk.imports`` for its states."""
+
+    __tablename__ = "contact_imports"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner_id: Mapped[str] = mapped_column(String(40))
+    owner: Mapped[str] = mapped_column(String(100))
+    """Who brought it, by the name they had then: a person, or a key of the API."""
+    file_name: Mapped[str] = mapped_column(String(200))
+    blob_key: Mapped[str | None] = mapped_column(String(200))
+    """The file, as long as it is needed."""
+    encoding: Mapped[str] = mapped_column(String(20))
+    delimiter: Mapped[str] = mapped_column(String(1))
+    header: Mapped[list[str]]
+    sample: Mapped[list[list[str]]] = mapped_column(JSON)
+    """The first rows."""
+    columns: Mapped[list[str]]
+    """What each column holds, by ``crm.mapping``."""
+    region: Mapped[str | None] = mapped_column(String(2))
+    """Where numbers without a country code are."""
+    source: Mapped[str] = mapped_column(String(20))
+    """Whose the external ids are."""
+    on_match: Mapped[str] = mapped_column(String(10))
+    """What becomes of people who are there already: update or skip."""
+    state: Mapped[str] = mapped_column(String(10))
+    total: Mapped[int] = mapped_column(Integer)
+    """Rows of the file, without the headings."""
+    done: Mapped[int] = mapped_column(Integer, default=0)
+    """Rows that are through: of the check, then of the import."""
+    made: Mapped[int] = mapped_column(Integer, default=0)
+    changed: Mapped[int] = mapped_column(Integer, default=0)
+    same: Mapped[int] = mapped_column(Integer, default=0)
+    """People who were there already, of whom nothing changed."""
+    failed: Mapped[int] = mapped_column(Integer, default=0)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    """How often somebody took it up; what an earlier one still writes is refused."""
+    leased_until: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(String(300))
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_contact_imports_created_at", "created_at"),
+        Index(
+            "ix_contact_imports_open",
+            "created_at",
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+    )
+
+
+class ImportFault(Base):
+    """A row that was not imported, and why."""
+
+    __tablename__ = "contact_import_faults"
+
+    import_id: Mapped[str] = mapped_column(
+        ForeignKey("contact_imports.id", ondelete="CASCADE"), primary_key=True
+    )
+    line: Mapped[int] = mapped_column(Integer, primary_key=True)
+    """Where it stands in the file, counted from 1."""
+    cells: Mapped[list[str]]
+    reason: Mapped[str] = mapped_column(Text)

@@ -3,8 +3,6 @@
 A guardian that dies in the middle leaves a lease that ends; the next one begins the file anew.
 """
 
-import csv
-import io
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +17,7 @@ from trunkline.calls.models import Export
 from trunkline.calls.queries import Cursor
 from trunkline.desk import asked, call_list
 from trunkline.errors import Conflict, Invalid, NotFound
+from trunkline.kit import sheets
 from trunkline.kit.db import Database
 from trunkline.kit.ids import new_id
 
@@ -36,8 +35,6 @@ COLUMNS = (
     *("review", "tags", "reason", "test"),
 )
 """First line of the file. Times are ISO 8601 in UTC, durations in seconds."""
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -230,13 +227,4 @@ def _yes(flag: bool) -> str:
 
 
 def _line(cells: Sequence[object]) -> bytes:
-    out = io.StringIO()
-    csv.writer(out).writerow([safe(str(cell)) for cell in cells])
-    return out.getvalue().encode()
-
-
-def safe(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula (OWASP, "CSV Injection"); a number stays as it is."""
-    if cell.startswith(_FORMULA) and not cell[1:].replace(" ", "").isdigit():
-        return f"'{cell}"
-    return cell
+    return sheets.written(cells).encode()

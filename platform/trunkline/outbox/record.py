@@ -1,11 +1,11 @@
 """Write an event beside the change it tells of."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline.events import Event, fitted
@@ -36,25 +36,52 @@ async def record(
         index_elements=[Stream.subject], set_={"seq": Stream.seq + 1}
     ).returning(Stream.seq)
     seq = (await session.execute(upsert)).scalar_one()
-    stamp = now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    data = {**event.data(), "seq": seq, **({"sample": True} if sample_for else {})}
-    body = {"type": event.type, "timestamp": stamp, "data": fitted(data)}
     row = EventRow(
         id=new_id("evt", now=now),
         type=event.type,
         subject=subject,
         seq=seq,
-        body=body,
+        body=_body(event, seq, now, **({"sample": True} if sample_for else {})),
         recorded_at=now,
     )
     session.add(row)
     await session.flush()
+    await _notify(session)
+    return row
+
+
+async def record_first(session: AsyncSession, events: Sequence[Event], *, now: datetime) -> None:
+    """Add the first events of many new subjects in a few statements; no two may be of one subject."""
+    if not events:
+        return
+    await session.execute(insert(Stream), [{"subject": one.subject, "seq": 1} for one in events])
+    rows = [
+        {
+            "id": new_id("evt", now=now),
+            "type": one.type,
+            "subject": one.subject,
+            "seq": 1,
+            "body": _body(one, 1, now),
+            "recorded_at": now,
+        }
+        for one in events
+    ]
+    await session.execute(insert(EventRow), rows)
+    await _notify(session)
+
+
+def _body(event: Event, seq: int, now: datetime, **more: Any) -> dict[str, Any]:
+    stamp = now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    data = fitted({**event.data(), "seq": seq, **more})
+    return {"type": event.type, "timestamp": stamp, "data": data}
+
+
+async def _notify(session: AsyncSession) -> None:
     if session.get_bind().dialect.name == "postgresql":
         # Sent at commit, once however many events the transaction holds.
         await session.execute(text(f"NOTIFY {CHANNEL}"))
     else:
         bell.ring_at_commit(session)
-    return row
 
 
 def as_bytes(row: EventRow) -> bytes:

@@ -38,6 +38,7 @@ from trunkline.web.routes import (
     activities,
     calls,
     changes,
+    contact_imports,
     contacts,
     deals,
     events,
@@ -105,7 +106,18 @@ def create_app(
     app.state.livekit_seen = livekit.Seen()
     app.state.livekit_probes = livekit.Seen(100)
     rooms = (
-        *(exports, calls, marks, contacts, deals, activities, changes, numbers, profiles),
+        *(
+            exports,
+            calls,
+            marks,
+            contact_imports,
+            contacts,
+            deals,
+            activities,
+            changes,
+            numbers,
+            profiles,
+        ),
         *(events, webhooks, hooks, livekit),
     )
     for room in rooms:

@@ -1,4 +1,4 @@
-"""A finished export over HTTP."""
+"""Files that were asked for, over HTTP: exports, and the rows that an import left out."""
 
 from collections.abc import AsyncIterator
 
@@ -8,7 +8,7 @@ from starlette.responses import Response, StreamingResponse
 from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.access.models import ApiKey
-from trunkline.desk import exports
+from trunkline.desk import exports, imports
 from trunkline.errors import NotFound
 from trunkline.kit.blobs import BlobMissing
 from trunkline.web.deps import Web
@@ -43,3 +43,16 @@ async def export_file(
         "Cache-Control": "private, no-store",
     }
     return StreamingResponse(body(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+async def errors_of_import(web: Web, import_id: str) -> StreamingResponse:
+    """The rows that were not imported, with why. Raises NotFound."""
+    async with web.db.look() as session:
+        found = await imports.get(session, import_id)
+    headers = {
+        "Content-Disposition": f'attachment; filename="errors-{import_id[-8:]}.csv"',
+        "Cache-Control": "private, no-store",
+    }
+    return StreamingResponse(
+        imports.errors_file(web.db, found), media_type="text/csv; charset=utf-8", headers=headers
+    )
