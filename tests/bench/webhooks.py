@@ -101,16 +101,20 @@ async def tell(db: Database, first: int, count: int) -> None:
 
 
 async def sustained(
-    url: str, *, events: int, couriers_count: int, dead: int = 0, published: bool = False
+    url: str, *, events: int, couriers_count: int, beside: str = "", published: bool = False
 ) -> float:
     """Deliveries in a second from the first to the last of a backlog, four endpoints, all verified.
 
-    With *published* the deliveries are made beforehand, and only the sending is measured.
+    *beside* them a fifth endpoint has the same backlog: one that never answers (``silent``) or one that is
+    not there (``refusing``). With *published* the deliveries are made beforehand, and only the sending is
+    measured.
     """
     db, sink = open_database(DatabaseOptions(url)), Sink()
     await sink.open()
     secrets = await subscribe(db, sink, *(f"live{n}" for n in range(4)))
-    await subscribe(db, sink, *(f"dead{n}" for n in range(dead)))
+    if beside:
+        # Nothing listens at port 1.
+        await subscribe(db, sink if beside == "silent" else Sink(port=1), "dead0")
     for first in range(0, events, 250):
         await tell(db, first, 250)
     while published:
@@ -269,6 +273,31 @@ async def _beside_procrastinate(fresh: Fresh, *, ours: float, deliveries: int) -
     )
 
 
+async def _beside_a_dead_one(kind: str, fresh: Fresh, *, events: int, pairs: int) -> None:
+    count = 2 if kind == "postgresql" else 1
+    for what in ("silent", "refusing"):
+        ratios, alone = [], []
+        for number in range(pairs):
+            # In turn, and each first as often as the other: the machine is shared, and its load changes.
+            rates = {}
+            for beside in ("", what) if number % 2 else (what, ""):
+                rates[beside] = await sustained(
+                    await fresh.url(),
+                    events=events,
+                    couriers_count=count,
+                    beside=beside,
+                    published=True,
+                )
+            ratios.append(rates[what] / rates[""])
+            alone.append(rates[""])
+        print(
+            f"{kind}: to four endpoints {median(alone):.0f}/s; beside a fifth that is {what} "
+            f"{100 * (median(ratios) - 1):+.0f} % (of {pairs} pairs of runs: "
+            f"{', '.join(f'{100 * (each - 1):+.0f}' for each in sorted(ratios))})",
+            flush=True,
+        )
+
+
 async def measure(kind: str, fresh: Fresh, *, quick: bool, full: bool) -> None:
     """Print the figures of one database."""
     events = 500 if quick else 2_000
@@ -284,24 +313,7 @@ async def measure(kind: str, fresh: Fresh, *, quick: bool, full: bool) -> None:
         await _beside_procrastinate(fresh, ours=rate, deliveries=events * 4)
     half, most = await latency(await fresh.url(), seconds=5 if quick else 20)
     print(f"{kind}: committed → received at {_RATE_PER_S}/s: p50 {half:.1f} ms, p99 {most:.1f} ms")
-    rates: dict[int, list[float]] = {0: [], 1: []}
-    for _ in range(1 if quick else 3):
-        # In turn, because the machine is shared and its load changes.
-        for dead, found in rates.items():
-            found.append(
-                await sustained(
-                    await fresh.url(),
-                    events=events,
-                    couriers_count=count,
-                    dead=dead,
-                    published=True,
-                )
-            )
-    alone, beside = (median(found) for found in rates.values())
-    print(
-        f"{kind}: to four endpoints {alone:.0f}/s; beside a fifth that never answers {beside:.0f}/s "
-        f"({100 * (beside - alone) / alone:+.0f} %)"
-    )
+    await _beside_a_dead_one(kind, fresh, events=events, pairs=1 if quick else 4)
     sizes = (1_000, 100_000, 1_000_000) if full else (1_000, 20_000 if quick else 100_000)
     for size, half, most in await claim_time(await fresh.url(), sizes=sizes):
         print(
