@@ -28,7 +28,7 @@ from trunkline.kit.db import Database
 from trunkline.kit.http import Client, HttpFailed, Reply
 from trunkline.outbox.listen import commits
 from trunkline.outbox.publish import publish, waiting
-from trunkline.webhooks import checks, queries, retell, service, signing
+from trunkline.webhooks import checks, queries, retell, retry, service, signing
 from trunkline.webhooks.options import CourierOptions
 from trunkline.webhooks.retry import Decision
 from trunkline.webhooks.service import Claimed, Outcome
@@ -41,8 +41,21 @@ _NO_WAIT = timedelta(0)
 _CONTENDED_WAIT = timedelta(milliseconds=20)
 _AWAY_WAIT = timedelta(milliseconds=100)
 """Between two tries to reach a database that is away: a restart takes it a few hundred."""
+_SLOW_S = 1.0
+_LANE_EVERY = timedelta(milliseconds=250)
+"""How often what fails again and again is settled and claimed, all of it in one transaction of its own."""
 _PRUNE_EVERY = timedelta(hours=1)
 _PRUNE_BATCH = 1_000
+
+
+@dataclass
+class _Sent:
+    """An attempt under way."""
+
+    claimed: Claimed
+    hand: "_Hand"
+    since_s: float
+    """By the loop's clock."""
 
 
 @dataclass
@@ -51,8 +64,15 @@ class _Hand:
 
     queued: deque[Claimed] = field(default_factory=deque)
     sending: int = 0
-    failing: bool = False
-    """Whether its last attempt failed: then one at a time will do, and the room is for others."""
+    failures: int = 0
+    """Attempts that failed since the last that did not: if any, one at a time will do."""
+    slow: bool = False
+    """Whether an attempt under way has lasted for a second."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether it has to do with the room of those that fail or hang, which takes none from the others."""
+        return self.slow or self.failures > 0
 
     @property
     def held(self) -> int:
@@ -82,8 +102,11 @@ class Courier:
         self._allowed = checks.allowed(options.endpoints.allow)
         self._woken = asyncio.Event()
         self._hands: dict[str, _Hand] = {}
-        self._under_way: dict[asyncio.Task[None], Claimed] = {}
+        self._under_way: dict[asyncio.Task[None], _Sent] = {}
         self._ended: list[Outcome] = []
+        self._failed: list[Outcome] = []
+        """Those of endpoints in the lane of the failing, which may wait for their batch."""
+        self._lane_at: datetime | None = None
         self._renew_at: datetime | None = None
         self._prune_at: datetime | None = None
         self._notified = False
@@ -161,7 +184,7 @@ class Courier:
 
     async def _settle_last(self) -> None:
         """Settle what has ended; a database that is away is waited for as long as attempts would be."""
-        left = await self._settle_singly(self._ended)
+        left = await self._settle_singly(self._ended + self._failed)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.grace.total_seconds()):
                 while left:
@@ -203,20 +226,31 @@ class Courier:
     async def _round(self, client: Client) -> timedelta:
         """Do what can be done now, and return how long nothing more will be due."""
         options, now = self._options, self._clock()
+        self._note_slow(client)
         ahead = options.max_per_endpoint * options.ahead
         held = {id_: hand.held for id_, hand in self._hands.items() if hand.held}
         # Claimed again when half of it is gone, so that each claim is worth its transaction.
         enough = [
-            id_ for id_, number in held.items() if number > ahead // 2 or self._hands[id_].failing
+            id_ for id_, number in held.items() if number > ahead // 2 or self._hands[id_].failures
         ]
         due: datetime | None = None
+        failing_due: datetime | None = None
         # PostgreSQL wakes us for events alone, so then there is no need to look first.
         unpublished, self._notified = self._notified and self._db.dialect == "postgresql", False
         if not unpublished:
             async with self._db.look() as session:
                 unpublished = await waiting(session)
-                due = await queries.next_due(session, skip=enough)
-        room = options.max_in_flight * options.ahead - sum(held.values())
+                due, failing_due = await queries.next_due(session, skip=enough)
+        if failing_due is not None or self._failed:
+            lane_at = max(self._lane_at or now, now if self._failed else failing_due or now)
+            if lane_at <= now:
+                await self._failing_lane(client, now=now)
+                lane_at = self._lane_at = now + _LANE_EVERY
+        else:
+            lane_at = None
+        room = options.max_in_flight * options.ahead - sum(
+            hand.held for hand in self._hands.values() if not hand.apart
+        )
         if unpublished:
             # On its own, because the publishers' lock is held until it commits.
             async with self._db.work() as session:
@@ -246,13 +280,15 @@ class Courier:
                 return _NO_WAIT
             # Where there is no room, the end of an attempt wakes the next round.
             moments = [due] if room > 0 and due else []
+            if lane_at:
+                moments.append(lane_at)
             if held and self._renew_at:
                 moments.append(self._renew_at)
             return min([options.idle, *(moment - now for moment in moments)])
         ended, self._ended = self._ended, []
         now = self._clock()
         in_hand = [each for hand in self._hands.values() for each in hand.queued]
-        in_hand += self._under_way.values()
+        in_hand += (sent.claimed for sent in self._under_way.values())
         lost: set[str] = set()
         try:
             async with self._db.work() as session:
@@ -265,6 +301,7 @@ class Courier:
                     limit=max(room, 0),
                     per_endpoint=ahead,
                     in_flight=held,
+                    failing=False,
                     lease=options.lease,
                     now=now,
                 )
@@ -283,6 +320,46 @@ class Courier:
         self._tell(ended, decisions)
         self._take(client, claimed, now=now)
         return _NO_WAIT if claimed or ended or unpublished else _CONTENDED_WAIT
+
+    async def _failing_lane(self, client: Client, *, now: datetime) -> None:
+        """Settle and claim what fails again and again, in a transaction and a room of its own."""
+        options = self._options
+        apart = [hand for hand in self._hands.values() if hand.apart]
+        room = options.max_in_flight - sum(hand.held for hand in apart)
+        ended, self._failed = self._failed, []
+        try:
+            async with self._db.work() as session:
+                decisions = await service.settle(session, ended, jitter=self._jitter, now=now)
+                claimed = await service.claim(
+                    session,
+                    sealer=self._sealer,
+                    limit=max(room, 0),
+                    per_endpoint=options.max_per_endpoint,
+                    in_flight={id_: hand.held for id_, hand in self._hands.items()},
+                    failing=True,
+                    lease=options.lease,
+                    now=now,
+                )
+                await _in_format(session, claimed)
+        except _AWAY:
+            self._failed = ended + self._failed
+            raise
+        except Exception:
+            self._failed = await self._settle_singly(ended) + self._failed
+            raise
+        self._tell(ended, decisions)
+        self._take(client, claimed, now=now)
+
+    def _note_slow(self, client: Client) -> None:
+        """Move those that hang out of the others' way."""
+        before_s = asyncio.get_running_loop().time() - _SLOW_S
+        slow = {id(sent.hand) for sent in self._under_way.values() if sent.since_s <= before_s}
+        found = False
+        for hand in self._hands.values():
+            found |= id(hand) in slow and not hand.slow
+            hand.slow = id(hand) in slow
+        if found:
+            self._send(client)
 
     async def _prune(self, now: datetime) -> None:
         if self._prune_at is not None and now < self._prune_at:
@@ -347,27 +424,35 @@ class Courier:
         if not any(hand.held for hand in self._hands.values()):
             self._renew_at = now + self._options.lease / 3
         for each in claimed:
-            hand = self._hands.setdefault(each.endpoint_id, _Hand(failing=each.failing))
+            hand = self._hands.setdefault(each.endpoint_id, _Hand(failures=each.failures))
             hand.queued.append(each)
         self._send(client)
 
     def _send(self, client: Client) -> None:
-        """Start attempts for what is queued: one for each endpoint in turn, as far as there is room."""
+        """Start attempts for what is queued: one for each endpoint in turn, as far as there is room.
+
+        Those that fail or hang have as much room as all others together, and none of theirs.
+        """
         if self._away:
             return
         options, now = self._options, self._clock()
+        sending = {False: 0, True: 0}
+        for hand in self._hands.values():
+            sending[hand.apart] += hand.sending
         ready = deque(self._hands)
-        while ready and len(self._under_way) < options.max_in_flight:
+        while ready:
             id_ = ready.popleft()
             hand = self._hands[id_]
-            share = 1 if hand.failing else options.max_per_endpoint
+            share = 1 if hand.failures else options.max_per_endpoint
             if hand.queued and hand.queued[0].leased_until <= now:
                 # We were held up for longer than the lease: first see what is still ours.
                 self._renew_at = None
                 self.wake()
             elif hand.queued and hand.sending < share:
-                self._start(client, hand, hand.queued.popleft())
-                ready.append(id_)
+                if sending[hand.apart] < options.max_in_flight:
+                    sending[hand.apart] += 1
+                    self._start(client, hand, hand.queued.popleft())
+                    ready.append(id_)
             elif not hand.held:
                 del self._hands[id_]
 
@@ -381,7 +466,7 @@ class Courier:
 
         task = asyncio.create_task(self._deliver(client, hand, claimed))
         hand.sending += 1
-        self._under_way[task] = claimed
+        self._under_way[task] = _Sent(claimed, hand, asyncio.get_running_loop().time())
         task.add_done_callback(ended)
 
     async def _deliver(self, client: Client, hand: _Hand, claimed: Claimed) -> None:
@@ -390,9 +475,13 @@ class Courier:
         except Exception:
             # Its lease ends and it is tried again.
             log.exception("delivery_unattempted", delivery_id=claimed.delivery_id)
-        else:
-            hand.failing = outcome.status is None or not 200 <= outcome.status < 300
+            return
+        arrived = outcome.status is not None and 200 <= outcome.status < 300
+        hand.failures = 0 if arrived else hand.failures + 1
+        if hand.failures < retry.FAILING_FROM:
             self._ended.append(outcome)
+        else:
+            self._failed.append(outcome)
 
     async def _attempt(self, client: Client, claimed: Claimed) -> Outcome:
         options, started_at = self._options, self._clock()

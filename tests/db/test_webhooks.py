@@ -360,12 +360,12 @@ async def test_nothing_is_claimed_before_it_is_due_or_for_an_endpoint_that_is_of
     assert await claim(db, now - timedelta(seconds=1)) == []
     async with db.work() as session:
         await service.set_enabled(session, endpoint.id, False, now=now)
-        assert await queries.next_due(session) is None
+        assert await queries.next_due(session) == (None, None)
     assert await claim(db, now) == []
     async with db.work() as session:
         await service.set_enabled(session, endpoint.id, True, now=now)
-        assert await queries.next_due(session) == now
-        assert await queries.next_due(session, skip=[endpoint.id]) is None
+        assert await queries.next_due(session) == (now, None)
+        assert await queries.next_due(session, skip=[endpoint.id]) == (None, None)
     assert len(await claim(db, now)) == 1
 
 
@@ -426,7 +426,7 @@ async def test_a_receiver_that_is_busy_is_asked_later(db: Database, now: datetim
     [claimed] = await claim(db, now)
     await settle(db, claimed, now, status=429, response_headers={"retry-after": "90"})
     async with db.look() as session:
-        assert await queries.next_due(session) == now + timedelta(seconds=90)
+        assert await queries.next_due(session) == (now + timedelta(seconds=90), None)
 
 
 async def test_after_the_last_attempt_the_delivery_has_failed(db: Database, now: datetime) -> None:
@@ -475,7 +475,7 @@ async def test_an_attempt_that_outlived_its_lease_decides_only_by_success(
     [current] = await claim(db, now + LEASE)
     await settle(db, late, now + LEASE, status=500)
     async with db.look() as session:
-        assert await queries.next_due(session) == current.leased_until
+        assert await queries.next_due(session) == (current.leased_until, None)
     await settle(db, late, now + LEASE, status=200)
     [entry] = await log(db)
     assert (entry.delivery.state, entry.delivery.attempts) == ("delivered", 2)
@@ -589,7 +589,7 @@ async def test_a_rate_limit_is_kept_by_all_couriers_together(db: Database, now: 
     for step in range(60):
         moment = now + timedelta(milliseconds=50 * step)
         async with db.look() as session:
-            due = await queries.next_due(session)
+            due, _ = await queries.next_due(session)
         got = [*await claim(db, moment), *await claim(db, moment)]
         assert not got or (due is not None and due <= moment)
         times += [moment] * len(got)
@@ -611,12 +611,37 @@ async def test_one_that_fails_gets_one_at_a_time_and_comes_last(
     await tell(db, now, DEAL)
     got = await claim(db, now)
     assert [each.event_type for each in got] == ["deal.updated", "transcript.ready"]
-    assert got[1].failing
+    assert got[1].failures == 1
     await settle(db, got[1], now, status=200)
     assert len(await claim(db, now)) == 5
     async with db.look() as session:
         endpoint = await queries.endpoint(session, sick.id)
     assert (endpoint.failures, endpoint.failing_since) == (0, None)
+
+
+async def test_those_that_fail_again_and_again_are_claimed_apart(
+    db: Database, now: datetime
+) -> None:
+    """From the third failure in a row on an endpoint is in the lane of the failing, until one arrives."""
+    sick = await add(db, now, "transcript.ready")
+    await ready(db, now, 5)
+    for failures in range(3):
+        assert await claim(db, now, failing=True) == []
+        [claimed] = await claim(db, now, failing=False, limit=1)
+        assert claimed.failures == failures
+        await settle(db, claimed, now, status=503)
+    well = await add(db, now, "deal.updated")
+    await tell(db, now, DEAL)
+    async with db.look() as session:
+        assert await queries.next_due(session) == (now, now)
+        assert await queries.next_due(session, skip=[well.id]) == (None, now)
+    assert [each.endpoint_id for each in await claim(db, now, failing=False)] == [well.id]
+    [again] = await claim(db, now, failing=True)
+    assert again.endpoint_id == sick.id
+    await settle(db, again, now, status=200)
+    assert await claim(db, now, failing=True) == []
+    [last] = await claim(db, now, failing=False)
+    assert last.endpoint_id == sick.id
 
 
 async def test_one_that_has_failed_for_days_is_switched_off_and_told_of(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -218,6 +219,37 @@ async def test_one_that_hangs_delays_no_other(db: Database) -> None:
         await stuck.until(lambda received: len(received) == 25)
     assert len(await log(db)) == 50
     assert all(entry.delivery.state == "delivered" for entry in await log(db))
+
+
+async def test_those_that_hang_leave_room_for_the_others(sqlite_db: Database) -> None:
+    """Though attempts that hang are as many as there may be at once, another endpoint gets its events."""
+    few = CourierOptions(HERE, idle=HOUR, max_in_flight=4, max_per_endpoint=4)
+    async with (
+        receiving(sqlite_db, "transcript.*") as hanging,
+        receiving(sqlite_db, "deal.*") as other,
+        running(sqlite_db, few),
+    ):
+        hanging.hold()
+        await tell(sqlite_db, 40)
+        await hanging.until(lambda received: len(received) == 4)
+        async with sqlite_db.work() as session:
+            event = DealUpdated("deal_1", None, "Fiber", "api", {}, {}, None)
+            await record(session, event, now=utc_now())
+        await other.until(lambda received: len(received) == 1)
+        assert len(hanging.received) == 4
+        hanging.release()
+        await hanging.until(lambda received: len(received) == 40)
+
+
+async def test_one_that_fails_again_and_again_still_gets_everything(db: Database) -> None:
+    """Down for many attempts, then up: what failed and what waited arrives, and each try is in the log."""
+    async with receiving(db) as receiver, running(db):
+        receiver.answer(*[503] * 6)
+        await tell(db, 10)
+        await receiver.until(lambda received: [got.status for got in received].count(200) == 10)
+    entries = await log(db)
+    assert {entry.delivery.state for entry in entries} == {"delivered"}
+    assert sum(len(entry.attempts) for entry in entries) == 16
 
 
 async def test_two_couriers_share_the_work(db_url: str) -> None:
@@ -488,6 +520,16 @@ async def endless_head(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         await writer.drain()
 
 
+async def garbage(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(OK + b"content-length: 260\r\n\r\n" + bytes(range(256)) + b"\0\xff\0\xc3")
+    await writer.drain()
+
+
+async def garbage_for_chunks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(OK + b"transfer-encoding: chunked\r\n\r\nno number\r\n\0\0\r\n")
+    await writer.drain()
+
+
 @pytest.mark.parametrize(
     ("talk", "state", "status", "sentence"),
     [
@@ -498,6 +540,8 @@ async def endless_head(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         (never_ends, "delivered", 200, None),  # what we keep of it is all we read
         (hangs_up, "pending", None, "not HTTP as it should be"),
         (hangs_up_in_the_body, "delivered", 200, "not HTTP as it should be"),
+        (garbage, "delivered", 200, None),
+        (garbage_for_chunks, "delivered", 200, "not HTTP as it should be"),
         (speaks_smtp, "pending", None, "not HTTP as it should be"),
         (endless_head, "pending", None, "not HTTP as it should be"),  # httpcore's limit is 100 kB
     ],
@@ -523,6 +567,79 @@ async def test_a_bad_receiver_costs_one_bounded_attempt(
         assert sentence in (attempt.error or "")
     assert len(attempt.response_body or "") <= 4_096
     assert (attempt.response_body is None) is (status is None)
+
+
+async def test_of_an_answer_its_first_4_kb_are_kept(db: Database) -> None:
+    """The cut is at the byte, also in the middle of a character; what cannot be read as text is replaced."""
+    body = b"a" * 4_093 + "\N{EURO SIGN}".encode() * 2 + b"b" * 5_000
+    async with receiving(db) as receiver, running(db):
+        receiver.answer(Answer(200, {}, body), Answer(200, {}, b"\0nul and \xff"))
+        await tell(db, 2)
+        await receiver.until(lambda received: len(received) == 2)
+    kept = {entry.attempts[0].response_body for entry in await log(db)}
+    assert kept == {"a" * 4_093 + "\N{EURO SIGN}", "\ufffdnul and \ufffd"}
+
+
+async def test_of_an_answer_of_1_gb_almost_nothing_is_taken(sqlite_db: Database) -> None:
+    """It reads 4 kB and hangs up: what is sent further fills the sockets' buffers, not the memory."""
+    sent, gone = 0, asyncio.Event()
+
+    async def floods(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(OK + b"content-length: 1000000000\r\n\r\n")
+        try:
+            while sent < 1_000_000_000:
+                writer.write(b"spam" * 16_384)
+                await writer.drain()
+                sent += 65_536
+        finally:
+            gone.set()
+
+    async with server(floods) as url:
+        await subscribe(sqlite_db, url)
+        async with running(sqlite_db):
+            await tell(sqlite_db)
+            tracemalloc.start()
+            try:
+                await gone.wait()
+                _, most = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+    [entry] = await log(sqlite_db)
+    assert entry.delivery.state == "delivered"
+    assert entry.attempts[0].response_body == "spam" * 1_024
+    # Linux gives a socket's buffers up to 6 and 4 MB.
+    assert sent < 20_000_000
+    assert most < 5_000_000
+
+
+async def test_the_log_is_kept_as_long_as_the_settings_say(sqlite_db: Database) -> None:
+    """A courier forgets what arrived long ago with its attempts; dead letters and what is new stay."""
+    days = CourierOptions(HERE, idle=HOUR, keep_delivered=timedelta(days=30))
+    started = utc_now()
+    async with receiving(sqlite_db, "transcript.*") as receiver:
+        async with running(sqlite_db, days):
+            await tell(sqlite_db)
+            await receiver.until(lambda received: len(received) == 1)
+        receiver.answer(*[500] * 9)
+        async with running(sqlite_db, days):
+            await tell(sqlite_db, first=2)
+            await receiver.until(lambda received: len(received) == 10)
+        assert [e.delivery.state for e in await log(sqlite_db)] == ["delivered", "failed"]
+        async with running(sqlite_db, days, clock=lambda: started + timedelta(days=29)):
+            await tell(sqlite_db, first=3)
+            await receiver.until(lambda received: len(received) == 11)
+        assert len(await log(sqlite_db)) == 3
+        async with running(sqlite_db, days, clock=lambda: started + timedelta(days=31)) as courier:
+            await tell(sqlite_db, first=4)
+            await receiver.until(lambda received: len(received) == 12)
+            while len(await log(sqlite_db)) == 4:
+                courier.wake()
+                await asyncio.sleep(0)
+    left = await log(sqlite_db)
+    assert [(e.delivery.state, len(e.attempts)) for e in left] == [
+        ("failed", 9), ("delivered", 1), ("delivered", 1)
+    ]  # fmt: skip
 
 
 def no_such_host(*arguments: object, **more: object) -> None:

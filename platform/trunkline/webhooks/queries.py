@@ -12,6 +12,7 @@ from sqlalchemy.orm.util import AliasedClass
 from trunkline.errors import Invalid, NotFound
 from trunkline.kit.ids import lowest_id
 from trunkline.webhooks.models import Attempt, Delivery, Endpoint
+from trunkline.webhooks.retry import FAILING_FROM
 
 PENDING, HELD, DELIVERED, FAILED = "pending", "held", "delivered", "failed"
 
@@ -176,17 +177,21 @@ def first_due() -> ScalarSelect[datetime]:
     )
 
 
-async def next_due(session: AsyncSession, *, skip: Collection[str] = ()) -> datetime | None:
-    """When the next delivery to an enabled endpoint is due, those to the endpoints *skip* left out.
+async def next_due(
+    session: AsyncSession, *, skip: Collection[str] = ()
+) -> tuple[datetime | None, datetime | None]:
+    """When the next delivery to an enabled endpoint is due: to any but those that fail, and to those.
 
-    A rate limit counts: what it holds back is not due before it lets go.
+    Those to the endpoints *skip* are left out. A rate limit counts: what it holds back is not due before it
+    lets go.
     """
     found = await session.execute(
-        select(first_due(), Endpoint.not_before).where(Endpoint.enabled, Endpoint.id.not_in(skip))
+        select(first_due(), Endpoint.not_before, Endpoint.failures >= FAILING_FROM).where(
+            Endpoint.enabled, Endpoint.id.not_in(skip)
+        )
     )
-    dues = [
-        max(first, not_before) if not_before else first
-        for first, not_before in found
-        if first is not None
-    ]
-    return min(dues, default=None)
+    dues: dict[bool, list[datetime]] = {False: [], True: []}
+    for first, not_before, failing in found:
+        if first is not None:
+            dues[failing].append(max(first, not_before) if not_before else first)
+    return min(dues[False], default=None), min(dues[True], default=None)

@@ -30,6 +30,11 @@ tried, and at least 20 attempts have failed since: more than two deliveries make
 not given up for one bad event."""
 
 
+FAILING_FROM = 3
+"""From so many failures in a row on an endpoint is in the lane of those that fail, apart from the others.
+Fewer happen to everyone who is busy for a moment."""
+
+
 def is_given_up(*, failing_since: datetime | None, failures: int, now: datetime) -> bool:
     """Whether an endpoint is to be switched off that failed so often in a row since *failing_since*."""
     if failing_since is None:

@@ -369,8 +369,8 @@ class Claimed:
     """The endpoint's own."""
     format: str
     hook: bool
-    failing: bool
-    """Whether the endpoint's last attempt failed, as far as the claim saw."""
+    failures: int
+    """Failed attempts of the endpoint in a row, as far as the claim saw."""
     event_id: str
     event_type: str
     subject: str
@@ -388,6 +388,7 @@ async def claim(
     limit: int,
     per_endpoint: int = 8,
     in_flight: Mapping[str, int] | None = None,
+    failing: bool | None = None,
     lease: timedelta,
     now: datetime,
 ) -> list[Claimed]:
@@ -395,13 +396,22 @@ async def claim(
 
     No endpoint gets more than *per_endpoint* at a time, counting those *in_flight* (endpoint id → number).
     One that is failing gets one; the others come first, and of them who has waited longest: neither a
-    long queue nor a dead receiver ever hides the others. Raises CryptError if a secret does not open.
+    long queue nor a dead receiver ever hides the others. *failing* True claims only for those that failed
+    retry.FAILING_FROM times in a row or more, False only for the others. Raises CryptError if a secret
+    does not open.
     """
     busy = in_flight or {}
     full = [id_ for id_, number in busy.items() if number >= per_endpoint]
+    if limit <= 0:
+        return []
     first = queries.first_due()
+    lane = []
+    if failing is not None:
+        from_here = Endpoint.failures >= retry.FAILING_FROM
+        lane = [from_here if failing else ~from_here]
     waiting = await session.scalars(
         select(Endpoint)
+        .where(*lane)
         .where(Endpoint.enabled, Endpoint.id.not_in(full), first <= now)
         .where((Endpoint.not_before.is_(None)) | (Endpoint.not_before <= now))
         # Those that answer come first; among them who has waited longest.
@@ -516,7 +526,7 @@ def _claimed(
         headers=opened[1],
         format=endpoint.format,
         hook=endpoint.hook,
-        failing=endpoint.failures > 0,
+        failures=endpoint.failures,
         event_id=event.id,
         event_type=event.type,
         subject=event.subject,
@@ -751,7 +761,7 @@ async def _note_health(
         if retry.is_given_up(failing_since=health[1], failures=health[0], now=now):
             reason = f"nothing has reached it since {health[1]:%Y-%m-%d %H:%M} UTC"
             await set_enabled(session, endpoint_id, False, reason=reason, now=now)
-    elif failed or any(outcome.claimed.failing for outcome, _ in own):
+    elif failed or any(outcome.claimed.failures for outcome, _ in own):
         await session.execute(
             update(Endpoint)
             .where(Endpoint.id == endpoint_id, Endpoint.failures > 0)
