@@ -147,6 +147,41 @@ async def test_settings_are_changed(pages: httpx.AsyncClient, db: Database) -> N
         assert (await queries.endpoint(session, endpoint_id)).headers == {}
 
 
+async def test_of_two_who_change_it_at_once_the_second_sees_what_changed(
+    pages: httpx.AsyncClient, db: Database
+) -> None:
+    """Nothing is stored over somebody else's change unseen; what was typed stays, to be saved again."""
+    path = f"/webhooks/{await made(pages, db)}"
+
+    def version(page: str) -> str:
+        found = re.search(r'name="version" value="([0-9a-f]+)"', page)
+        assert found
+        return found[1]
+
+    seen = version((await pages.get(path)).text)
+    theirs = {**FORM, "url": "https://hooks.example.com/theirs", "version": seen}
+    assert (await pages.post(path, data=theirs)).status_code == 303
+    mine = {**FORM, "description": "Mine", "version": seen}
+    # Also after a slip of the pen it is the old version that counts.
+    slip = await pages.post(path, data={**mine, "rate": "many"})
+    assert (slip.status_code, version(slip.text)) == (422, seen)
+    told = await pages.post(path, data=mine)
+    assert told.status_code == 409
+    assert (
+        "Somebody changed it meanwhile: the address (now https://hooks.example.com/theirs)"
+        in told.text
+    )
+    assert 'value="Mine"' in told.text
+    async with db.look() as session:
+        [endpoint] = await queries.endpoints(session)
+    assert (endpoint.url, endpoint.description) == ("https://hooks.example.com/theirs", None)
+    again = await pages.post(path, data={**mine, "version": version(told.text)})
+    assert again.status_code == 303
+    async with db.look() as session:
+        [endpoint] = await queries.endpoints(session)
+    assert (endpoint.url, endpoint.description) == (FORM["url"], "Mine")
+
+
 async def test_a_failure_is_found_and_repaired(
     pages: httpx.AsyncClient, db: Database, make: "Make", now: datetime
 ) -> None:

@@ -157,11 +157,37 @@ async def test_a_change_sets_what_is_given(api: httpx.AsyncClient) -> None:
     path = f"/v1/endpoints/{endpoint['id']}"
     changed = (await api.patch(path, json={"events": ["deal.*"], "rate_per_s": None})).json()
     del endpoint["secret"]
+    assert changed.pop("version") != endpoint.pop("version")
     assert changed == {**endpoint, "events": ["deal.*"], "rate_per_s": None}
     off = (await api.patch(path, json={"enabled": False})).json()
     assert (off["enabled"], off["disabled_reason"]) == (False, "switched off by hand")
     on = (await api.patch(path, json={"enabled": True})).json()
+    del on["version"]
     assert on == changed
+
+
+async def test_of_two_changes_at_once_the_second_is_told_of_the_first(
+    api: httpx.AsyncClient,
+) -> None:
+    """With If-Match a change is made only to what was read; else it says what is different and changes
+    nothing."""
+    endpoint = await made(api, headers={"authorization": "Bearer 1"})
+    path, seen = f"/v1/endpoints/{endpoint['id']}", endpoint["version"]
+    first = {"url": "https://example.com/new", "headers": {"x-key": "2"}}
+    done = await api.patch(path, json=first, headers={"if-match": f'"{seen}"'})
+    assert done.status_code == 200
+    late = {"events": ["deal.*"]}
+    answer = await api.patch(path, json=late, headers={"if-match": seen})
+    assert_problem(answer, 409, "conflict", "the address (now https://example.com/new)")
+    assert_problem(answer, 409, "conflict", "the headers (now x-key)")
+    assert "the events" not in answer.json()["detail"]
+    unchanged = (await api.get(path)).json()
+    assert unchanged == done.json()
+    again = await api.patch(path, json=late, headers={"if-match": unchanged["version"]})
+    assert again.json()["events"] == ["deal.*"]
+    assert (await api.patch(path, json=late, headers={"if-match": "*"})).status_code == 200
+    answer = await api.patch(path, json=late, headers={"if-match": "W/1"})
+    assert_problem(answer, 422, "invalid", "no version of an endpoint")
 
 
 @pytest.mark.parametrize(

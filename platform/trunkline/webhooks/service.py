@@ -20,7 +20,7 @@ from trunkline.kit.db import insert_for
 from trunkline.kit.ids import lowest_id, new_id
 from trunkline.outbox.models import EventRow
 from trunkline.outbox.record import encoded, record
-from trunkline.webhooks import checks, filters, queries, retell, retry, signing
+from trunkline.webhooks import checks, filters, queries, retell, retry, signing, versions
 from trunkline.webhooks.models import Attempt, Delivery, Endpoint
 from trunkline.webhooks.options import EndpointOptions
 from trunkline.webhooks.queries import DELIVERED, FAILED, HELD, PENDING
@@ -100,14 +100,20 @@ async def update_endpoint(
     fields: EndpointFields,
     *,
     options: EndpointOptions,
+    seen: str | None = None,
     now: datetime,
 ) -> Endpoint:
     """Set *fields* and leave the others. Raises NotFound, or Invalid as :func:`add_endpoint` does.
+
+    With *seen*, the version (:func:`versions.version`) it was read with, it raises Conflict and says what
+    somebody else has changed since.
 
     What was made for it goes to the new address too. Asked for order, it keeps it from the next event of
     each call on; asked for none, what was held is let go.
     """
     endpoint = await _locked(session, endpoint_id)
+    if seen is not None:
+        versions.check(endpoint, seen)
     for name, value in _columns(fields, options, format=endpoint.format).items():
         setattr(endpoint, name, value)
     await session.flush()

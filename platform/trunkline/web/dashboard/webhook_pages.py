@@ -19,7 +19,7 @@ from trunkline.web.dashboard import render, snippets
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import status_of
 from trunkline.web.people import actor, may
-from trunkline.webhooks import queries, repair, service
+from trunkline.webhooks import queries, repair, service, versions
 from trunkline.webhooks.queries import DELIVERED, FAILED, HELD, PENDING
 
 router = APIRouter(include_in_schema=False)
@@ -174,9 +174,10 @@ async def change_endpoint(
     ordered: bool = Form(False),
     rate: Text = "",
     ignored: Text = "",
+    version: Annotated[str, Form(max_length=200)] = "",
     person: Person = may("webhooks:write"),
 ) -> Response:
-    """Save what was changed; headers that are left empty stay as they are."""
+    """Save what was changed, unless somebody else did meanwhile; headers left empty stay as they are."""
     typed = {
         "url": url,
         "description": description,
@@ -186,6 +187,7 @@ async def change_endpoint(
         "ordered": ordered,
         "rate": rate,
         "ignored": ignored,
+        "version": version,
     }
 
     async def work(session: AsyncSession, now: datetime) -> None:
@@ -193,7 +195,12 @@ async def change_endpoint(
         if headers.strip() or no_headers:
             fields["headers"] = _headers(headers)
         await service.update_endpoint(
-            session, endpoint_id, fields, options=parts.endpoint_options, now=now
+            session,
+            endpoint_id,
+            fields,
+            options=parts.endpoint_options,
+            seen=version or None,
+            now=now,
         )
 
     return await _do(parts, request, person, endpoint_id, "endpoint.changed", work, "saved", typed)
@@ -517,6 +524,8 @@ async def _endpoint(
         status=status,
         headers=_NO_STORE if secret else None,
         endpoint=endpoint,
+        # After a fault in what was typed, still the one that it was typed over.
+        version=typed["version"] if typed and status == 422 else versions.version(endpoint),
         health=health.get(endpoint_id),
         logs=logs,
         given=given,

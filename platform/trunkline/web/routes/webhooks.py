@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, cast
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
@@ -15,7 +15,7 @@ from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
 from trunkline.web.routes.pushed import Moment
-from trunkline.webhooks import models, queries, repair, service
+from trunkline.webhooks import models, queries, repair, service, versions
 from trunkline.webhooks.queries import DeliveryLog
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
@@ -104,6 +104,11 @@ class EndpointOut(BaseModel):
         description="Until when the secret before the last rotation signs too.", examples=[None]
     )
     created_at: datetime = Field(examples=[_AT])
+    version: str = Field(
+        description="Of its settings. Sent with a change as If-Match, it lets none of somebody else's get "
+        "lost.",
+        examples=["3f1c0a9b2d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60"],
+    )
 
 
 class EndpointMade(EndpointOut):
@@ -260,6 +265,7 @@ def shown(endpoint: models.Endpoint) -> EndpointOut:
         {
             **{name: getattr(endpoint, name, None) for name in EndpointOut.model_fields},
             "header_names": sorted(endpoint.headers or {}),
+            "version": versions.version(endpoint),
         }
     )
 
@@ -333,15 +339,19 @@ async def get_endpoint(
 
 @router.patch(
     "/endpoints/{endpoint_id}", operation_id="update_endpoint", summary="Change an endpoint",
-    responses=documented(401, 403, 404, 422),
+    responses=documented(401, 403, 404, 409, 422),
 )  # fmt: skip
 async def update_endpoint(
     endpoint_id: EndpointId,
     body: EndpointChange,
     parts: Parts,
+    if_match: Annotated[
+        str | None, Header(description="The `version` it was read with.", max_length=200)
+    ] = None,
     key: ApiKey = needs("webhooks:write"),
 ) -> EndpointOut:
-    """Sets what is given and leaves the rest; `enabled` switches it off and on."""
+    """Sets what is given and leaves the rest; `enabled` switches it off and on. With `If-Match` it is refused
+    when somebody changed the settings since, and told what they changed."""
     now = parts.now()
     given = body.model_dump(exclude_unset=True)
     enabled = given.pop("enabled", None)
@@ -352,6 +362,7 @@ async def update_endpoint(
             endpoint_id,
             fields,
             options=parts.endpoint_options,
+            seen=if_match.strip('" ') if if_match not in (None, "*") else None,
             now=now,
         )
         if enabled is not None:
