@@ -2,7 +2,8 @@
 
 Fills a fresh database of either kind with calls of ten turns each over a year, then prints p50 and p99 of
 first pages in milliseconds, by filter and by search. ``page`` is the calls alone, ``list`` is all that the
-page of calls asks for: what stands in their rows, snippets, and the sums of the tiles. Nothing is asserted.
+page of calls asks for: what stands in their rows, snippets, and the sums of the tiles. Then whole pages as
+the server answers them, HTML included. Nothing is asserted.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 from tests.conftest import PostgresServer, postgres_binaries
 
@@ -26,7 +28,10 @@ from trunkline.calls.filters import Filters
 from trunkline.calls.review import Review
 from trunkline.calls.words import indexed
 from trunkline.desk import call_list
+from trunkline.kit.blobs import BlobOptions, open_blobs
 from trunkline.kit.db import Database, DatabaseOptions, open_database, upgrade
+from trunkline.web.app import create_app
+from trunkline.web.options import WebOptions
 
 NOW = datetime(2026, 1, 15, 9, 30, tzinfo=UTC)
 TURNS = 10
@@ -239,6 +244,38 @@ async def measure(db: Database, calls: int, rounds: int) -> None:
     print(f"slowest of all: {worst:.0f} ms")
 
 
+PAGES = (
+    "/",
+    "/calls",
+    "/calls?number=%2B12025550100",
+    "/calls?q=the",
+    "/calls?q=zanzibar",
+    "/calls/{call}",
+    "/calls/{call}?q=the&direction=inbound",
+    "/calls/{call}?tag=vip",
+    "/calls/{call}/events",
+)
+
+
+async def measure_pages(db: Database, folder: Path, calls: int, rounds: int) -> None:
+    app = create_app(
+        db, open_blobs(BlobOptions(str(folder))), WebOptions(login=False), clock=lambda: NOW
+    )
+    print(f"{'pages':44}{'p50':>8}{'p99':>8}{'kB':>8}")
+    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 40_000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        for path in PAGES:
+            address = path.format(call=f"call_{calls // 2 + 1:026d}")
+
+            async def get() -> httpx.Response:
+                return (await client.get(address)).raise_for_status()  # noqa: B023
+
+            await get()
+            took, answer = await timed(get, rounds)
+            kilobytes = len(answer.content) / 1000
+            print(f"{path:44}{p(took, 0.5):8.1f}{p(took, 0.99):8.1f}{kilobytes:8.1f}", flush=True)
+
+
 def p(sorted_ms: list[float], share: float) -> float:
     return sorted_ms[min(len(sorted_ms) - 1, round(share * len(sorted_ms)))]
 
@@ -263,6 +300,7 @@ async def on_sqlite(calls: int, rounds: int) -> None:
         print(f"sqlite filled in {time.perf_counter() - begun:.0f} s, {size:.0f} MB", flush=True)
         db = open_database(DatabaseOptions(url))
         await measure(db, calls, rounds)
+        await measure_pages(db, Path(folder), calls, rounds)
         await db.close()
 
 
@@ -279,6 +317,8 @@ async def on_postgresql(calls: int, rounds: int) -> None:
         print(f"postgresql filled in {time.perf_counter() - begun:.0f} s", flush=True)
         db = open_database(DatabaseOptions(server.url(name)))
         await measure(db, calls, rounds)
+        with tempfile.TemporaryDirectory() as folder:
+            await measure_pages(db, Path(folder), calls, rounds)
         await db.close()
     finally:
         server.stop()

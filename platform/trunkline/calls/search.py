@@ -9,13 +9,14 @@ and SQLite find the same, whatever their indexes think of as a word. How a page 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    ScalarSelect,
     Select,
     and_,
     case,
@@ -75,8 +76,8 @@ class Sums:
     median_ms: int | None
     """Of those that were answered and are over."""
     crm_failed: int
-    ids: Select[Any]
-    """Their ids, for sums over other tables."""
+    beside: int
+    """What was asked for of other tables."""
 
 
 @dataclass(frozen=True)
@@ -135,35 +136,47 @@ async def page(
     return Found(calls, stop, stop.started_at if stop else None)
 
 
-async def sums(session: AsyncSession, filters: Filters, wanted: Query | None = None) -> Sums:
-    """What there is to say of the calls that ``page`` would find on all of its pages."""
+async def sums(
+    session: AsyncSession,
+    filters: Filters,
+    wanted: Query | None = None,
+    *,
+    beside: Callable[[Select[Any]], ScalarSelect[Any]] | None = None,
+) -> Sums:
+    """What there is to say of the calls that ``page`` would find on all of its pages.
+
+    They are looked for once: what *beside* makes of a query of their ids, a number of other tables', is
+    counted in the same statement.
+    """
     if filters.profile_version_ids == ():
-        return Sums(0, False, 0, None, 0, select(Call.id).where(literal(False)))
+        return Sums(0, False, 0, None, 0, 0)
     plan = await _plan(session, filters, wanted)
     stop = None
     if wanted is not None and plan.few is None:
         stop = await plan.nth(session, SUMMED_SEARCHED)
         plan = plan.down_to(stop)
-    keys = plan.keys(SUMMED + 1).subquery()
-    facts = (
-        select(Call.duration_ms, Call.answered_at, Call.crm_failed)
-        .join(keys, keys.c.id == Call.id)
-        .subquery()
+    told = (Call.duration_ms, Call.answered_at, Call.crm_failed)
+    # Materialised: each sum would look for the calls anew.
+    facts = plan.keys(SUMMED + 1, also=told).cte("facts").prefix_with("MATERIALIZED")
+    timed = select(func.count(facts.c.duration_ms)).scalar_subquery()
+    middle = (
+        select(facts.c.duration_ms)
+        .where(facts.c.duration_ms.is_not(None))
+        .order_by(facts.c.duration_ms)
+        .offset((timed - 1) // 2)
+        .limit(1)
+        .scalar_subquery()
     )
     counted = select(
         func.count(),
         func.count(facts.c.answered_at),
-        func.count(facts.c.duration_ms),
+        middle,
         func.coalesce(func.sum(case((facts.c.crm_failed, 1), else_=0)), 0),
+        beside(select(facts.c.id)) if beside else literal(0),
     ).select_from(facts)
-    calls, answered, timed, failed = (await session.execute(counted)).one()
-    middle = None
-    if timed:
-        lengths = select(facts.c.duration_ms).where(facts.c.duration_ms.is_not(None))
-        at = lengths.order_by(facts.c.duration_ms).offset((timed - 1) // 2).limit(1)
-        middle = await session.scalar(at)
+    calls, answered, median_ms, failed, other = (await session.execute(counted)).one()
     more = stop is not None or calls > SUMMED
-    return Sums(min(calls, SUMMED), more, answered, middle, failed, select(keys.c.id))
+    return Sums(min(calls, SUMMED), more, answered, median_ms, failed, other)
 
 
 async def neighbours(
@@ -273,31 +286,28 @@ class _Plan:
     def _bound(self, bound: Condition) -> "_Plan":
         return replace(self, checks=(*self.checks, bound))
 
-    def keys(self, limit: int, skip: int = 0) -> Select[Any]:
-        """Time and id of at most *limit* calls in order, the first *skip* left out."""
+    def keys(self, limit: int, skip: int = 0, *, also: Sequence[Any] = ()) -> Select[Any]:
+        """Time and id of at most *limit* calls in order, the first *skip* left out, with columns *also*."""
+        columns = (Call.started_at, Call.id, *also)
         if self.few is not None:
             found = (
-                select(Call.started_at, Call.id)
+                select(*columns)
                 .where(self.few, *self.checks, *self.said)
                 .cte("found")
                 # Otherwise a planner might walk through all calls to have them in order.
                 .prefix_with("MATERIALIZED")
             )
-            few = self._sorted(select(found.c.started_at, found.c.id), found.c)
-            return few.limit(limit).offset(skip)
+            return self._sorted(select(*found.c), found.c).limit(limit).offset(skip)
         each = [
-            self._sorted(
-                select(Call.started_at, Call.id).where(*branch, *self.checks, *self.said), Call
-            )
+            self._sorted(select(*columns).where(*branch, *self.checks, *self.said), Call)
             for branch in ([[one] for one in self.branches] or [[]])
         ]
         if len(each) == 1:
             return each[0].limit(limit).offset(skip)
         # UNION, not ALL: a call between two numbers of ours is on two branches.
         all_ = [one.limit(limit + skip).subquery() for one in each]
-        both = union(*(select(one.c.started_at, one.c.id) for one in all_)).subquery()
-        merged = self._sorted(select(both.c.started_at, both.c.id), both.c)
-        return merged.limit(limit).offset(skip)
+        both = union(*(select(*one.c) for one in all_)).subquery()
+        return self._sorted(select(*both.c), both.c).limit(limit).offset(skip)
 
     def _sorted(self, keys: Select[*tuple[Any, ...]], columns: Any) -> Select[Any]:
         if self.newest_first:
@@ -412,19 +422,22 @@ def _indexed(session: AsyncSession, term: Term) -> Condition:
 
     The words are letters and digits of ASCII only, so nothing in them can be taken for an operator.
     """
-    more = "*" if term.prefix else ""
     if session.get_bind().dialect.name == "postgresql":
-        lexemes = " & ".join(f"'{word}'" for word in term.words) + more.replace("*", ":*")
+        lexemes = " & ".join(f"'{word}'" for word in term.words) + (":*" if term.prefix else "")
         vector: ColumnElement[Any] = literal_column(
             "array_to_tsvector(string_to_array(btrim(words), ' '))"
         )
         matches: Condition = vector.op("@@")(literal_column(f"$q${lexemes}$q$::tsquery"))
         return matches
-    match = " AND ".join(f'"{word}"' for word in term.words) + more
-    table = text("spoken_fts")
-    return Spoken.id.in_(
+    return Spoken.id.in_(_rows_of_fts5(term))
+
+
+def _rows_of_fts5(term: Term) -> Select[Any]:
+    """The rows of Spoken that SQLite's index proposes, one after another."""
+    match = " AND ".join(f'"{word}"' for word in term.words) + ("*" if term.prefix else "")
+    return (
         select(literal_column("rowid"))
-        .select_from(table)
+        .select_from(text("spoken_fts"))
         .where(literal_column("spoken_fts").op("MATCH")(match))
     )
 
@@ -435,14 +448,15 @@ async def _about(session: AsyncSession, term: Term) -> int:
     PostgreSQL would read the whole list of a common word to count a few of it. It is asked for its estimate
     instead, which comes from the most common words that ANALYZE has noted.
     """
-    rows = select(literal(1)).select_from(Spoken).where(_indexed(session, term))
     if session.get_bind().dialect.name == "postgresql":
+        rows = select(literal(1)).select_from(Spoken).where(_indexed(session, term))
         compiled = rows.compile(
             dialect=session.get_bind().dialect, compile_kwargs={"literal_binds": True}
         )
         plan = await session.scalar(text(f"EXPLAIN (FORMAT JSON) {_verbatim(str(compiled))}"))
         return int((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]["Plan Rows"])
-    counted = select(func.count()).select_from(rows.limit(FEW + 1).subquery())
+    # Of the index alone: joined to the turns, all that it proposes would be read before the first is counted.
+    counted = select(func.count()).select_from(_rows_of_fts5(term).limit(FEW + 1).subquery())
     return await session.scalar(counted) or 0
 
 

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ScalarSelect, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline.calls import review, search
@@ -173,16 +174,21 @@ async def tiles(
     session: AsyncSession, filters: Filters = EVERYTHING, wanted: Query | None = None
 ) -> Tiles:
     """The sums over the calls that ``page`` finds on all of its pages."""
-    sums = await search.sums(session, filters, wanted)
-    moved = await session.scalar(
-        select(func.count(Change.id)).where(
-            Change.entity == "deal",
-            Change.field == "stage",
-            Change.undone_at.is_(None),
-            Change.call_id.in_(sums.ids),
+
+    def moved(ids: Select[Any]) -> ScalarSelect[int]:
+        return (
+            select(func.count(Change.id))
+            .where(
+                Change.entity == "deal",
+                Change.field == "stage",
+                Change.undone_at.is_(None),
+                Change.call_id.in_(ids),
+            )
+            .scalar_subquery()
         )
-    )
-    return Tiles(sums.calls, sums.more, sums.answered, sums.median_ms, sums.crm_failed, moved or 0)
+
+    sums = await search.sums(session, filters, wanted, beside=moved)
+    return Tiles(sums.calls, sums.more, sums.answered, sums.median_ms, sums.crm_failed, sums.beside)
 
 
 async def rows(session: AsyncSession, found: Sequence[Call]) -> list[CallRow]:
