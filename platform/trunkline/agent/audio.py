@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from livekit import rtc
@@ -50,6 +50,33 @@ def rms(pcm: bytes) -> float:
     """Root mean square of PCM16 samples; 0 of none."""
     samples = np.frombuffer(pcm, dtype="<i2").astype(np.float64)
     return float(np.sqrt(np.mean(samples * samples))) if len(samples) else 0.0
+
+
+def at_line_rate(frames: Sequence[rtc.AudioFrame]) -> bytes:
+    """The sound of *frames*, all of one rate, as PCM16 mono at LINE_RATE_HZ. ValueError for none."""
+    if not frames:
+        raise ValueError("the voice gave no sound")
+    down = rtc.AudioResampler(
+        frames[0].sample_rate,
+        LINE_RATE_HZ,
+        num_channels=1,
+        quality=rtc.AudioResamplerQuality.HIGH,
+    )
+    pieces = [piece for frame in frames for piece in down.push(frame)] + down.flush()
+    return b"".join(bytes(piece.data) for piece in pieces)
+
+
+_AUDIBLE = 10 ** (-50 / 20) * 32768
+"""50 dB below full scale, far below a voice and above the noise under it."""
+_LEAD_S = 0.01
+
+
+def without_lead(pcm: bytes) -> bytes:
+    """*pcm* at LINE_RATE_HZ without the silence before its first sound, which a caller would wait for."""
+    loud = np.flatnonzero(np.abs(np.frombuffer(pcm, dtype="<i2").astype(np.int32)) > _AUDIBLE)
+    if not len(loud):
+        return pcm
+    return pcm[2 * max(0, int(loud[0]) - int(_LEAD_S * LINE_RATE_HZ)) :]
 
 
 class Intake(io.AudioInput):

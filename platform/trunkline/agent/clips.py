@@ -15,9 +15,10 @@ from functools import cache
 from pathlib import Path
 
 import structlog
-from livekit import rtc
 
-from trunkline.agent import phrases
+from trunkline.agent import persona, phrases
+from trunkline.agent.audio import at_line_rate, without_lead
+from trunkline.agent.kept import Kept
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.options import AgentOptions
 from trunkline.kit.audio import wav_bytes
@@ -77,8 +78,13 @@ def packaged(name: str) -> Clip:
     return Clip(phrases.unnamed(name), _pcm((_PACKAGE / f"{name}.en.wav").read_bytes()))
 
 
-async def keep_rendered(db: Database, blobs: Blobs, options: AgentOptions) -> None:
-    """Render whatever published profiles need and do not have, again and again. Runs until cancelled."""
+async def keep_rendered(
+    db: Database, blobs: Blobs, options: AgentOptions, kept: Kept | None = None
+) -> None:
+    """Render whatever published profiles need and do not have, again and again. Runs until cancelled.
+
+    What a call may begin with, whoever calls, is put into *kept* as well.
+    """
     done: set[str] = set()
     while True:
         pause = LOOK_EVERY
@@ -92,6 +98,8 @@ async def keep_rendered(db: Database, blobs: Blobs, options: AgentOptions) -> No
         for body in bodies:
             try:
                 await _render(blobs, options, body, done)
+                if kept is not None:
+                    await _keep(blobs, body, kept)
             except Exception as error:
                 # One profile's voice may be wrong or out of reach; the others get theirs.
                 _not_rendered(error)
@@ -105,7 +113,7 @@ def _not_rendered(error: Exception) -> None:
 
 async def _render(blobs: Blobs, options: AgentOptions, body: ProfileBody, done: set[str]) -> None:
     missing = {}
-    for words in phrases.phrases(body).values():
+    for words in (*phrases.phrases(body).values(), persona.greeting_unknown(body)):
         key = key_of(body, words)
         if key not in done and not await blobs.exists(key):
             missing[key] = words
@@ -126,24 +134,18 @@ async def _render(blobs: Blobs, options: AgentOptions, body: ProfileBody, done: 
                 async with asyncio.timeout(_ONE.total_seconds()):
                     async with voice.synthesize(words) as stream:
                         frames = [event.frame async for event in stream]
-                await blobs.put(key, wav_bytes(_at_line_rate(frames), LINE_RATE_HZ, 1))
+                await blobs.put(key, wav_bytes(at_line_rate(frames), LINE_RATE_HZ, 1))
                 done.add(key)
         finally:
             await plugins.close(voice)
     log.info("clips_rendered", count=len(missing), language=body.language)
 
 
-def _at_line_rate(frames: list[rtc.AudioFrame]) -> bytes:
-    if not frames:
-        raise ValueError("the voice gave no sound")
-    down = rtc.AudioResampler(
-        frames[0].sample_rate,
-        LINE_RATE_HZ,
-        num_channels=1,
-        quality=rtc.AudioResamplerQuality.HIGH,
-    )
-    pieces = [piece for frame in frames for piece in down.push(frame)] + down.flush()
-    return b"".join(bytes(piece.data) for piece in pieces)
+async def _keep(blobs: Blobs, body: ProfileBody, kept: Kept) -> None:
+    for words in (persona.greeting_unknown(body), phrases.phrase(body, "back")):
+        if await asyncio.to_thread(kept.get, body, words) is None:
+            pcm = _pcm(await blobs.get(key_of(body, words)))
+            await asyncio.to_thread(kept.put, body, words, without_lead(pcm))
 
 
 def _pcm(data: bytes) -> bytes:

@@ -36,13 +36,17 @@ def instructions(body: ProfileBody, reception: Reception, *, now: datetime) -> s
 def greeting(body: ProfileBody, reception: Reception) -> str:
     """The first words, with the caller's name when it is known and the notice when it is recorded."""
     # A contact whose name cannot be spoken ("Mr.", a number) is greeted as an unknown caller is.
-    if reception.contact and reception.first_name:
-        words = body.greeting.format(
-            name=reception.contact.name, first_name=reception.first_name, company=body.company
-        )
-    else:
-        words = body.greeting_unknown
+    if reception.contact is None or not reception.first_name:
+        return greeting_unknown(body)
+    words = body.greeting.format(
+        name=reception.contact.name, first_name=reception.first_name, company=body.company
+    )
     return _with_notice(words, body)
+
+
+def greeting_unknown(body: ProfileBody) -> str:
+    """The first words to somebody who is not known, with the notice when it is recorded."""
+    return _with_notice(body.greeting_unknown, body)
 
 
 def opening(body: ProfileBody, reception: Reception, reason: str | None) -> str:

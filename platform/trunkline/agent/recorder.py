@@ -50,29 +50,36 @@ class Recorder:
         self._count = 0
         self._position_ms = position_ms
         self._stored: int | None = None
-        """Bytes that an earlier agent stored; None once the gap after them is filled."""
+        """Bytes that an earlier agent stored; None until that is known."""
+        self._from_ms: int | None = None
+        """Position of the first push."""
 
     async def start(self) -> None:
-        """Open the recording; what is pushed from now on is in it."""
+        """Open the recording; what was pushed before is in it too."""
         async with self._db.work() as session:
             row = await calls.open_recording(
                 session, self._lease, sample_rate_hz=LINE_RATE_HZ, now=self._clock()
             )
             segments = list(row.segments)
         self._stored = sum([await self._size(key) for key in segments])
+        if self._from_ms is not None:
+            pushed, self._buffer = self._buffer, bytearray()
+            self._fill(self._from_ms)
+            self._buffer += pushed
         self._recording_id = row.id
         self._writer = asyncio.create_task(self._write(), name="recorder")
 
     def push(self, caller: bytes, agent: bytes) -> None:
         """Add the same stretch of both sides, PCM16 mono at LINE_RATE_HZ, equally long."""
-        if self._stored is not None:
-            self._fill(self._position_ms() * _BYTES_PER_SECOND // 1000 - self._stored)
-            self._stored = None
+        if self._from_ms is None:
+            self._from_ms = self._position_ms()
+            self._fill(self._from_ms)
         stereo = np.empty(len(caller), dtype="<i2")
         stereo[0::2] = np.frombuffer(caller, dtype="<i2")
         stereo[1::2] = np.frombuffer(agent, dtype="<i2")
         self._buffer += stereo.tobytes()
-        if len(self._buffer) >= SEGMENT.total_seconds() * _BYTES_PER_SECOND:
+        is_open = self._stored is not None
+        if is_open and len(self._buffer) >= SEGMENT.total_seconds() * _BYTES_PER_SECOND:
             self._cut()
 
     async def stop(self) -> None:
@@ -100,7 +107,11 @@ class Recorder:
             )
         await recordings.discard(self._blobs, row.segments)
 
-    def _fill(self, gap: int) -> None:
+    def _fill(self, until_ms: int) -> None:
+        """Silence from what an earlier agent stored up to *until_ms*, once that is known."""
+        if self._stored is None:
+            return
+        gap = until_ms * _BYTES_PER_SECOND // 1000 - self._stored
         whole = int(SEGMENT.total_seconds() * _BYTES_PER_SECOND)
         while gap > 0:
             self._buffer += bytes(min(gap, whole))

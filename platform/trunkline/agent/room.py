@@ -348,9 +348,9 @@ class RoomLine:
         due = loop.time()
         try:
             while not self._ended.done():
+                await self._step()
                 due += FRAME_S
                 await asyncio.sleep(max(0.0, due - loop.time()))
-                await self._step()
         finally:
             self._end(EndReason.LINE_LOST)
             self._intake.close()

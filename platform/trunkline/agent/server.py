@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -26,6 +27,7 @@ from starlette.applications import Starlette
 
 from trunkline.agent.clips import keep_rendered
 from trunkline.agent.consult import Switchboard
+from trunkline.agent.kept import Kept
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.options import WorkerOptions
 from trunkline.agent.outbound import CalleeLine
@@ -82,11 +84,11 @@ async def run(options: WorkerOptions, on_ready: Callable[[int], None]) -> None:
         server = make_server(options, livekit)
         stack.enter_context(asgi.stop_signals(on_signal))
         working = asyncio.create_task(server.run())
-        db = open_database(options.database)
+        db, kept = open_database(options.database), _kept(options)
         beside = [
             asyncio.create_task(server.rescue.run(), name="rescue"),
             asyncio.create_task(
-                keep_rendered(db, open_blobs(options.blobs), options.agent), name="clips"
+                keep_rendered(db, open_blobs(options.blobs), options.agent, kept), name="clips"
             ),
             asyncio.create_task(_tell_when_up(server, lambda: on_ready(port))),
         ]
@@ -105,7 +107,12 @@ async def run(options: WorkerOptions, on_ready: Callable[[int], None]) -> None:
                 task.cancel()
             await asyncio.gather(probing, stopping, *beside, return_exceptions=True)
             listener.close()
+            await asyncio.to_thread(kept.clear)
             await db.close()
+
+
+def _kept(options: WorkerOptions) -> Kept:
+    return Kept(Path(options.agent.breaker_folder) / "said", utc_now)
 
 
 async def _tell_when_up(server: "Server", on_up: Callable[[], None]) -> None:
@@ -402,7 +409,8 @@ async def _to_dial(
 
 async def _talk(line: RoomLine, options: WorkerOptions, db: Database, pickup: Pickup) -> None:
     follow(pickup)
-    services = Services(db, open_blobs(options.blobs), options.agent, utc_now)
+    kept = _kept(options)
+    services = Services(db, open_blobs(options.blobs), options.agent, utc_now, kept)
     try:
         async with http_context.open():
             await answer(line, services)

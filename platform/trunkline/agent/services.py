@@ -7,6 +7,7 @@ from datetime import datetime
 
 import structlog
 
+from trunkline.agent.kept import Kept
 from trunkline.agent.line import Line
 from trunkline.agent.options import AgentOptions
 from trunkline.calls import queries
@@ -31,6 +32,8 @@ class Services:
     blobs: Blobs
     options: AgentOptions
     clock: Clock
+    kept: Kept | None = None
+    """Sentences that were said before; None where each is made anew."""
 
 
 class Rescued(Exception):

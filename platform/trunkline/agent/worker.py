@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from livekit import rtc
@@ -20,9 +20,9 @@ from trunkline.agent import session as sessions
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.errors import provider_failed
 from trunkline.agent.fallback import fall_back, offer
+from trunkline.agent.first_words import FirstWords
 from trunkline.agent.keys import KeyCollector
 from trunkline.agent.line import Line
-from trunkline.agent.models.speaking import Speaking
 from trunkline.agent.models.team import Team, assemble
 from trunkline.agent.outbound import Opening
 from trunkline.agent.phrases import phrase
@@ -43,6 +43,8 @@ from trunkline.profiles.body import ProfileBody
 from trunkline.profiles.choices import PartName
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 _CUT_OFF = timedelta(seconds=1)
 """How long what is being said may take to stop, before the answer that is owed begins all the same."""
@@ -142,13 +144,14 @@ class _Call:
         self._session: AgentSession[Conversation] | None = None
         self._team: Team | None = None
         self._recorder: Recorder | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
         self._realtime: realtime.Realtime | None = None
         self._changing: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
         self._answered = asyncio.Event()
         self._failed = False
         self._first: Opening | None = None
+        self._first_words: FirstWords | None = None
         self._silence: asyncio.Task[None] | None = None
         self.failure: ProviderFailed | None = None
 
@@ -165,30 +168,28 @@ class _Call:
         else:
             words = persona.greeting(body, talk.reception)
         team = self._team = assemble(body, self._services.options, talk.clock)
+        first = self._first_words = FirstWords(words, body, team.speaking, self._services.kept)
+        begun = self._keep(self._begun(first))
+        # A pipeline's session starts without a word to anybody, in less time than it takes to pick up. A
+        # Realtime model is asked first, and whom we call may speak at once.
+        at_once = not calls_out and body.realtime is None
+        picked_up = self._keep(self._pick_up(begun)) if at_once else None
+        recording = self._keep(self._record())
         session = sessions.build(body, team, talk)
         session.on("error", self._on_error)
         talk.scribe.listen(session)
         talk.watch(session)
         self._session = session
-        greeting = asyncio.create_task(self._synthesise(team.speaking, words))
         agent = await self._agent(session, speech_to_speech=not calls_out)
         await self._line.attach(session, talk.scribe.heard_text())
         note("session_made")
         await session.start(agent, record=False)
         note("session_started")
         self._started.set()
-        frames = await greeting
-        note("greeting_made")
-        if body.record:
-            self._recorder = Recorder(
-                self._services.db,
-                self._services.blobs,
-                talk.lease,
-                talk.clock,
-                self._line.position_ms,
-            )
-            await self._recorder.start()
-            self._line.tap(self._recorder.push)
+        has_begun = await begun
+        frames = await self._whole(first) if calls_out and has_begun else None
+        if calls_out:
+            await recording
         if self._changing is not None:
             # Until then nobody hears the caller.
             await asyncio.wait([self._changing], timeout=_STOP.total_seconds())
@@ -197,16 +198,18 @@ class _Call:
         if calls_out:
             # Before the answer: whoever picks up may speak at once.
             self._open(session, words, frames)
-        if not await self._line.answer():
+        elif has_begun and not self._failed:
+            # It waits on the line until that is open.
+            session.say(words, audio=self._stream(first))
+        if not await (picked_up or self._line.answer()):
             return await talk.over()
         log.info("picked_up", **at_ms())
+        await recording
         talk.on_key = self._keys().press
         self._line.on_digit(talk.on_key)
         self._answered.set()  # from here on the menu may take the keys
         if calls_out:
             self._spawn(self._opening())
-        elif frames is not None and not self._failed:
-            session.say(words, audio=_stream(frames))
         async with talk.db.work() as work:
             if self._goes_on:
                 await calls.take_over(work, talk.lease)
@@ -227,6 +230,8 @@ class _Call:
         if self._session is not None:
             closing = asyncio.create_task(self._session.aclose())
             await asyncio.wait([closing], timeout=_STOP.total_seconds())
+        if self._first_words is not None:
+            await self._first_words.aclose()
         if self._realtime is not None:
             with contextlib.suppress(Exception):
                 await self._realtime.aclose()
@@ -256,6 +261,9 @@ class _Call:
             log.exception("usage_not_stored")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._keep(work)
+
+    def _keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._tasks.append(task)
         return task
@@ -271,7 +279,8 @@ class _Call:
         talk, body = self._talk, self._talk.body
         instructions = persona.instructions(body, talk.reception, now=talk.clock())
         tools = tools_for(body, await self._stages(body))
-        said = await self._said()
+        # Nothing yet, of a call that begins.
+        said = await self._said() if self._goes_on or self._started.is_set() else []
         if speech_to_speech and body.realtime is not None:
             model = self._realtime = realtime.Realtime(
                 body.realtime, body.language, self._services.options
@@ -314,7 +323,7 @@ class _Call:
         def say() -> SpeechHandle:
             if frames is None:
                 return session.say(words, allow_interruptions=False)
-            return session.say(words, audio=_stream(frames), allow_interruptions=False)
+            return session.say(words, audio=_each(frames), allow_interruptions=False)
 
         first = self._first = Opening(self._talk, session, say)
         recorder = self._recorder
@@ -335,16 +344,49 @@ class _Call:
 
     # Before the first word ------------------------------------------------------------------
 
-    async def _synthesise(self, voice: Speaking, words: str) -> list[rtc.AudioFrame] | None:
-        """The greeting's audio, made while the line rings; None when there is no voice."""
-        options = self._services.options
+    async def _begun(self, first: FirstWords) -> bool:
+        """Wait, while the line rings, for the first of the sound; False when there is no voice."""
         try:
-            async with asyncio.timeout(options.greeting_timeout.total_seconds()):
-                async with voice.synthesize(words, conn_options=sessions.PATIENCE) as stream:
-                    return [event.frame async for event in stream]
+            async with asyncio.timeout(self._services.options.greeting_timeout.total_seconds()):
+                await first.begun()
         except Exception as error:
             self._fail("tts", error)
+            return False
+        note("greeting_begun")
+        return True
+
+    async def _whole(self, first: FirstWords) -> list[rtc.AudioFrame] | None:
+        try:
+            async with asyncio.timeout(self._services.options.greeting_timeout.total_seconds()):
+                return await first.whole()
+        except TimeoutError as error:
+            self._fail("tts", error)
             return None
+
+    async def _stream(self, first: FirstWords) -> AsyncIterator[rtc.AudioFrame]:
+        async for frame in first.stream():
+            yield frame
+        if first.error is not None:
+            self._fail("tts", first.error)
+
+    async def _pick_up(self, begun: asyncio.Task[bool]) -> bool:
+        """Open the line once there is something to be heard on it."""
+        await begun
+        return await self._line.answer()
+
+    async def _record(self) -> None:
+        if not self._talk.body.record:
+            return
+        services = self._services
+        self._recorder = Recorder(
+            services.db,
+            services.blobs,
+            self._talk.lease,
+            self._talk.clock,
+            self._line.position_ms,
+        )
+        self._line.tap(self._recorder.push)
+        await self._recorder.start()
 
     async def _stages(self, body: ProfileBody) -> tuple[str, ...]:
         """The stages a deal may be moved to: the pipeline's, or all when the profile names none."""
@@ -450,6 +492,6 @@ class _Call:
         self._talk.end(await asyncio.shield(falling))
 
 
-async def _stream(frames: list[rtc.AudioFrame]) -> AsyncIterator[rtc.AudioFrame]:
+async def _each(frames: list[rtc.AudioFrame]) -> AsyncIterator[rtc.AudioFrame]:
     for frame in frames:
         yield frame

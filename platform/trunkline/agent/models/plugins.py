@@ -223,10 +223,11 @@ def tls() -> ssl.SSLContext:
 def _http() -> httpx.AsyncClient:
     return httpx.AsyncClient(
         timeout=_TIMEOUT,
-        verify=tls(),
         follow_redirects=False,
+        # What the client is told of TLS goes to its own transport, and not to one that is given.
         transport=_Noticing(
-            limits=httpx.Limits(max_connections=50, keepalive_expiry=_KEEP_ALIVE_S)
+            verify=tls(),
+            limits=httpx.Limits(max_connections=50, keepalive_expiry=_KEEP_ALIVE_S),
         ),
         event_hooks={"request": [_nothing_of_ours]},
     )

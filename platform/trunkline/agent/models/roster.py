@@ -112,6 +112,10 @@ class Roster(Generic[P]):
         if self._breaker.is_open(candidate.key):
             self._breaker.reset(candidate.key)
 
+    def again(self) -> None:
+        """What the first choice has done for another call serves this one too."""
+        self._fresh = True
+
     @property
     def failure(self) -> tuple[Candidate[P], BaseException] | None:
         """Who has failed, and how last: the first choice before the others; None for nobody."""
