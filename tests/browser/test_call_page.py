@@ -237,6 +237,7 @@ async def test_every_page_is_for_everybody(
         ("home", "/"),
         ("contacts", "/contacts"),
         ("new-contact", "/contacts/new"),
+        ("contact-imports", "/contacts/imports"),
         ("deals", "/deals"),
         ("profiles", "/profiles"),
         ("new-profile", "/profiles/new"),

@@ -114,3 +114,45 @@ async def test_what_will_not_do_is_told_at_once(
     assert says.lower() in answer.json()["detail"].lower()
     async with sqlite_db.look() as session:
         assert (await session.scalars(select(Audit.id))).all() == []
+
+
+async def test_by_a_person(
+    client: httpx.AsyncClient, sqlite_db: Database, blobs: Blobs, work: Guardian, now: datetime
+) -> None:
+    """A form takes the file, the next says what its columns hold; the check shows counts and faults, a button
+    begins; a wrong choice is said; all is audited."""
+    assert "/contacts/imports" in (await client.get("/contacts")).text
+    missing = await client.post("/contacts/imports", files={"file": ("", b"")})
+    assert missing.status_code == 422
+    assert "Choose a file first" in missing.text
+    empty = await client.post("/contacts/imports", files={"file": ("a.csv", b"")})
+    assert "The file is empty" in empty.text
+    brought = await client.post("/contacts/imports", files={"file": ("people.csv", FILE)})
+    path = brought.headers["location"]
+    assert "What the columns hold" in (await client.get(path)).text
+    wrong = await client.post(f"{path}/columns", data={"column": ["name", "name"], "region": "US"})
+    assert (wrong.status_code, "cannot both hold name" in wrong.text) == (422, True)
+    form = {"column": ["name", "phone"], "region": "us", "on_match": "update"}
+    assert (await client.post(f"{path}/columns", data=form)).headers["location"] == path
+    assert "0 of 2 rows" in (await client.get(path)).text
+    await work.run_imports()
+    page = (await client.get(path)).text
+    assert "Import 1 contact<" in page
+    assert "<strong>Line 3</strong> Number: &#39;12&#39; is too short" in page
+    assert "What the columns hold" in (await client.get(f"{path}?columns=change")).text
+    assert (await client.post(f"{path}/run")).headers["location"] == path
+    assert (await client.post(f"{path}/discard")).status_code == 409
+    await work.run_imports()
+    assert "Imported" in (await client.get(path)).text
+    assert "Dana Whitfield" in (await client.get("/contacts")).text
+    file = await client.get(f"{path}/errors.csv")
+    assert file.content.startswith(b"\xef\xbb\xbfline,error,Name,Phone\r\n3,")
+    other = await client.post("/contacts/imports", files={"file": ("more.csv", FILE)})
+    away = other.headers["location"]
+    assert (await client.post(f"{away}/stop")).status_code == 409
+    assert (await client.post(f"{away}/discard")).headers["location"] == "/contacts/imports"
+    assert (await client.get(away)).status_code == 404
+    assert not await blobs.exists(f"imports/{away.rpartition('/')[2]}.csv")
+    async with sqlite_db.look() as session:
+        actions = list(await session.scalars(select(Audit.action).order_by(Audit.id)))
+    assert actions == ["import.checked", "contacts.imported", "import.discarded"]

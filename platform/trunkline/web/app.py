@@ -20,6 +20,7 @@ from trunkline.web.dashboard import (
     call_pages,
     crm_pages,
     export_pages,
+    import_pages,
     key_pages,
     list_pages,
     marks_pages,
@@ -132,6 +133,7 @@ def create_app(
         app.include_router(call_pages.router)
         app.include_router(people_pages.router)
         app.include_router(sign_in_pages.router)
+        app.include_router(import_pages.router)
         app.include_router(crm_pages.router)
         app.include_router(webhook_pages.router)
         app.include_router(profile_pages.router)

@@ -129,6 +129,16 @@ DONE = {
 """What a form has done, said on the page that follows."""
 
 
+IMPORTS = {
+    "draft": "To be set up",
+    "checking": "Being checked",
+    "checked": "Checked, not imported",
+    "running": "Being imported",
+    "stopped": "Stopped",
+    "done": "Imported",
+}
+"""How far a file of contacts is."""
+
 AUDIT: dict[str, str] = {
     "recording.heard": "Listened to a recording",
     "call.review": "Marked a call as reviewed or to be reviewed",
