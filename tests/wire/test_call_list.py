@@ -18,6 +18,7 @@ from trunkline.crm import service as crm
 from trunkline.kit.blobs import BlobOptions, open_blobs
 from trunkline.kit.db import Database
 from trunkline.web.app import create_app
+from trunkline.web.dashboard.list_pages import USUAL
 from trunkline.web.options import WebOptions
 
 if TYPE_CHECKING:
@@ -275,6 +276,33 @@ async def test_columns(page: httpx.AsyncClient, calls: dict[str, str]) -> None:
     heads = re.findall(r'<th role="columnheader"[^>]*>([^<]*)', html)
     assert heads == ["Caller", "Review", "Tags"]
     assert '<span class="tag">vip</span>' in html
+
+
+async def test_columns_are_kept(page: httpx.AsyncClient, calls: dict[str, str]) -> None:
+    """Who applies other columns finds them from then on, without them in the address, which still wins; the
+    usual ones end that, and what somebody else chose in the same browser does not count."""
+
+    async def heads(path: str) -> list[str]:
+        html = (await page.get(path)).text
+        return re.findall(r'<th role="columnheader"[^>]*>([^<]*)', html)
+
+    usual = await heads("/calls")
+    kept = await page.get("/calls?tag=vip&number=&columns=tags&columns=turns&keep=columns")
+    assert (kept.status_code, kept.headers["location"]) == (303, "/calls?tag=vip")
+    assert "HttpOnly" in kept.headers["set-cookie"]
+    assert await heads("/calls") == ["Caller", "Turns", "Tags"]
+    assert await heads("/calls?columns=review") == ["Caller", "Review"]
+    html = (await page.get("/calls?tag=vip")).text
+    assert 'name="query" value="tag=vip&amp;columns=turns&amp;columns=tags"' in html  # of a view
+    theirs = page.cookies["columns"].replace(page.cookies["columns"].partition(":")[0], "usr_else")
+    assert await heads("/calls") != usual
+    page.cookies.clear()
+    page.cookies.set("columns", theirs)
+    assert await heads("/calls") == usual
+    await page.get("/calls?columns=tags&keep=columns")
+    given = "".join(f"&columns={name}" for name in USUAL)
+    ended = await page.get(f"/calls?keep=columns{given}")
+    assert 'columns="";' in ended.headers["set-cookie"]
 
 
 async def test_views(page: httpx.AsyncClient, calls: dict[str, str]) -> None:

@@ -4,6 +4,8 @@ The address is the state, by the names of ``desk.asked``; it can be sent to some
 """
 
 import contextlib
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -43,6 +45,8 @@ COLUMNS = {
 }
 """What can stand beside the caller, in this order."""
 USUAL = ("outcome", "started", "duration", "number", "changes", "webhooks")
+_COOKIE = "columns"
+_KEPT_FOR = timedelta(days=365)
 
 
 @router.get("/calls")
@@ -52,9 +56,15 @@ async def call_list_page(
     cursor: Annotated[str | None, Query(max_length=200)] = None,
     updates: str = "on",
     columns: Annotated[list[str] | None, Query()] = None,
+    keep: str = "",
     person: Person = may("calls:read"),
 ) -> Response:
-    """The list of calls, newest first; ``updates=off`` stops it from renewing itself."""
+    """The list of calls, newest first; ``updates=off`` stops it from renewing itself.
+
+    ``keep=columns`` makes the columns of the address those that this person finds from now on.
+    """
+    if keep == "columns":
+        return _keep_columns(request, person, _known(columns))
     return await _show(request, parts, person, cursor, updates != "off", columns)
 
 
@@ -67,7 +77,7 @@ async def _show(
     columns: list[str] | None,
 ) -> Response:
     wishes = asked.given(request.url.query)
-    shown = [name for name in COLUMNS if name in columns] if columns else list(USUAL)
+    shown = _known(columns) or _own_columns(request, person) or list(USUAL)
     fault, found = None, Asked(call_list.EVERYTHING, None)
     async with web.db.look() as session:
         try:
@@ -82,9 +92,10 @@ async def _show(
             page, tiles = call_list.CallListPage((), None), None
         choices = await _choices(session, person, found)
         off = await webhooks.switched_off(session)
-    kept = [("columns", name) for name in shown] if shown != list(USUAL) else []
     here = asked.as_query(wishes)
-    query = "&".join(filter(None, (here, urlencode(kept))))
+    chosen = urlencode([("columns", name) for name in shown])
+    query = "&".join(filter(None, (here, chosen if columns else "")))
+    view = "&".join(filter(None, (here, chosen if shown != list(USUAL) else "")))
     return render.page(
         "calls.html",
         person=person,
@@ -95,10 +106,10 @@ async def _show(
         asked=wishes,
         fault=fault,
         query=query,
+        view_query=view,
         filters=here,
         columns=COLUMNS,
         shown=shown,
-        usual=shown == list(USUAL),
         older=paging.write(page.next) if page.next else None,
         cursor=cursor,
         live=page.live,
@@ -106,6 +117,35 @@ async def _show(
         address="/calls",
         **choices,
     )
+
+
+def _known(columns: Sequence[str] | None) -> list[str]:
+    return [name for name in COLUMNS if name in (columns or ())]
+
+
+def _own_columns(request: Request, person: Person) -> list[str]:
+    """What this person has chosen in this browser; nothing when somebody else did."""
+    whose, _, names = request.cookies.get(_COOKIE, "").partition(":")
+    return _known(names.split(".")) if whose == person.id else []
+
+
+def _keep_columns(request: Request, person: Person, columns: list[str]) -> Response:
+    """Remember them, and lead to the list without them in its address."""
+    here = asked.as_query(asked.given(request.url.query))
+    answer = RedirectResponse(f"/calls?{here}" if here else "/calls", 303)
+    if columns and columns != list(USUAL):
+        answer.set_cookie(
+            _COOKIE,
+            f"{person.id}:{'.'.join(columns)}",
+            max_age=int(_KEPT_FOR.total_seconds()),
+            path="/calls",
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="lax",
+        )
+    else:
+        answer.delete_cookie(_COOKIE, path="/calls")
+    return answer
 
 
 async def _choices(session: AsyncSession, person: Person, found: Asked) -> dict[str, Any]:

@@ -38,8 +38,10 @@ document.querySelector<HTMLFormElement>(".finder")?.addEventListener("submit", (
   for (const field of form.querySelectorAll<HTMLInputElement | HTMLSelectElement>("input[name], select[name]"))
     if (!field.value || (field.name === "timezone" && !dated)) field.disabled = true;
   const picks = [...form.querySelectorAll<HTMLInputElement>("[name=columns]")];
-  if (picks.every((pick) => pick.checked === pick.defaultChecked) && !location.search.includes("columns="))
-    for (const pick of picks) pick.disabled = true;
+  if (picks.every((pick) => pick.checked === pick.defaultChecked)) {
+    form.querySelector<HTMLInputElement>("[name=keep]")!.disabled = true;
+    if (!location.search.includes("columns=")) for (const pick of picks) pick.disabled = true;
+  }
 });
 addEventListener("pageshow", () => {
   for (const field of document.querySelectorAll<HTMLInputElement>(".finder :disabled")) field.disabled = false;
