@@ -5,6 +5,7 @@ A problem's ``type`` leads to ``/errors/<code>``, which says what the code means
 
 import math
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -18,6 +19,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Route
 
 from trunkline.errors import (
     Conflict,
@@ -341,14 +343,31 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if status == 400 and is_api(request.url.path):  # nested too deep, or broken off
         return problem(request, 422, Invalid.code, "The body cannot be read as JSON.")
     code = re.sub(r"[^a-z]+", "_", HTTPStatus(status).phrase.lower()).strip("_")
-    detail = error.detail
+    detail, allowed = error.detail, None
     if status == 404:
         detail = "There is nothing at this address."
     elif status == 405:
-        allowed = (error.headers or {}).get("Allow", "GET")
+        allowed = ", ".join(_methods(request.app.routes, request.url.path)) or "GET"
         detail = f"This address does not take {request.method}; it takes {allowed}."
     headers = dict(error.headers) if error.headers else None
+    if headers and allowed:
+        headers["Allow"] = allowed
     return problem(request, status, code, detail, headers=headers)
+
+
+def _methods(routes: Iterable[Any], path: str) -> list[str]:
+    """What an address takes by all its routes together; the router itself tells of the first alone."""
+    found = [route for route in _flat(routes) if route.path_regex.match(path)]
+    same = [route for route in found if route.path == found[0].path]
+    return sorted({method for route in same for method in route.methods or ()})
+
+
+def _flat(routes: Iterable[Any]) -> Iterator[Route]:
+    for route in routes:
+        if hasattr(route, "original_router"):  # routers that were included stand as themselves
+            yield from _flat(route.original_router.routes)
+        elif isinstance(route, Route):
+            yield route
 
 
 async def _on_storage_trouble(request: Request, error: Exception) -> Response:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
@@ -69,7 +69,7 @@ class ActivityPush(Pushed):
     due_at: Moment | None = Field(
         None, description="A task, and only a task, needs it.", examples=[_AT]
     )
-    done: bool | None = Field(None, description="Whether a task is done.")
+    done: StrictBool | None = Field(None, description="Whether a task is done.")
 
 
 class ActivityOut(BaseModel):

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
@@ -546,7 +546,7 @@ class LinkRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}]})
 
-    expires_in_s: int = Field(
+    expires_in_s: StrictInt = Field(
         int(media.LINK_LASTS.total_seconds()),
         ge=10,
         le=int(media.LINK_LASTS_AT_MOST.total_seconds()),

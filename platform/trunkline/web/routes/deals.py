@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
@@ -68,7 +68,7 @@ class DealPush(Pushed):
     stage: str | None = Field(
         None, description="By its name; the first one when left out.", max_length=60
     )
-    amount_minor: int | None = Field(
+    amount_minor: StrictInt | None = Field(
         None, ge=0, le=_MOST, description="In cents or the like.", examples=[240_000]
     )
     currency: str | None = Field(

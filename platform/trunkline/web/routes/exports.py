@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
@@ -38,7 +38,9 @@ class ExportAsked(BaseModel):
         description="The filters as in the query of GET /v1/calls; empty for all calls.",
         examples=["from=2026-01-01&tag=vip&q=refund"],
     )
-    bom: bool = Field(False, description="Begin with a byte order mark, as some spreadsheets want.")
+    bom: StrictBool = Field(
+        False, description="Begin with a byte order mark, as some spreadsheets want."
+    )
 
 
 class ExportOut(BaseModel):

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
@@ -73,7 +73,7 @@ class CommentRequest(BaseModel):
     text: str = Field(
         min_length=1, max_length=review.LONGEST_COMMENT, examples=["Called back, all is well."]
     )
-    offset_ms: int | None = Field(None, ge=0, le=2**31 - 1, examples=[21_340])
+    offset_ms: StrictInt | None = Field(None, ge=0, le=2**31 - 1, examples=[21_340])
 
 
 TagPath = Annotated[

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Literal, cast
 
 from fastapi import APIRouter, Header, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
@@ -46,7 +46,7 @@ class EndpointFields(BaseModel):
     format: Literal["standard", "retell"] = Field(
         "standard", description="retell: the names and shape of Retell's call events."
     )
-    ordered: bool = Field(
+    ordered: StrictBool = Field(
         False, description="Whether an event of a call waits until the one before it arrived."
     )
     ignored_sources: list[str] = Field(
@@ -54,7 +54,7 @@ class EndpointFields(BaseModel):
         description="Events with this `data.source` are left out: your own, so that nothing echoes.",
         examples=[["hubspot"]],
     )
-    rate_per_s: int | None = Field(
+    rate_per_s: StrictInt | None = Field(
         None, description="Most deliveries in a second; null for no limit.", examples=[20]
     )
 
@@ -69,7 +69,7 @@ class NewEndpoint(EndpointFields):
         description="Names, `call.*`, or `*` for all but the opt-in ones.",
         examples=[["call.*", "deal.updated"]],
     )
-    send_test: bool = Field(False, description="Whether to send `endpoint.test` at once.")
+    send_test: StrictBool = Field(False, description="Whether to send `endpoint.test` at once.")
 
 
 class EndpointChange(EndpointFields):
@@ -77,7 +77,7 @@ class EndpointChange(EndpointFields):
 
     url: str = Field("", examples=["https://example.com/hooks"])
     events: list[str] = Field([], examples=[["call.*"]])
-    enabled: bool = Field(
+    enabled: StrictBool = Field(
         True,
         description="Off: new events pass it by. What waits goes on waiting, until it is on again.",
     )
@@ -128,7 +128,7 @@ class Rotation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    overlap_s: int | None = Field(
+    overlap_s: StrictInt | None = Field(
         None,
         ge=0,
         le=_LONGEST_OVERLAP_S,
