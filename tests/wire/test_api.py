@@ -668,3 +668,43 @@ async def test_a_call_outlives_its_contact(
         assert await session.scalar(text("SELECT count(*) FROM contacts")) == 0
     body = (await api.get(f"/v1/calls/{call.id}")).json()
     assert (body["contact"], body["from_number"]) == (None, "+12025550134")
+
+
+async def test_every_list_has_bounds_and_knows_its_cursors(api: httpx.AsyncClient) -> None:
+    """Whatever takes `limit` or a cursor refuses what is out of bounds, or no cursor of ours, in words."""
+    document = (await api.get("/openapi.json")).json()
+    asked = 0
+    for path, methods in document["paths"].items():
+        taken = {part["name"] for part in methods.get("get", {}).get("parameters", ())}
+        if "limit" in taken:
+            for limit in ("1000000000", "0", "-1", "many"):
+                answer = await api.get(path, params={"limit": limit, "type": "call.ended"})
+                assert "limit" in assert_problem(answer, 422, "invalid")["detail"], path
+                asked += 1
+        for name in taken & {"cursor", "after"} if "limit" in taken else ():
+            answer = await api.get(path, params={name: "none-of-ours"})
+            assert "cursor" in assert_problem(answer, 422, "invalid")["detail"], path
+    assert asked > 30
+
+
+async def test_every_operation_says_what_it_is(api: httpx.AsyncClient) -> None:
+    """Each operation has tags, a summary, a description, and words for each of its parameters."""
+    document = (await api.get("/openapi.json")).json()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            where = f"{method} {path}"
+            assert operation["tags"], where
+            assert operation["description"], where
+            for part in operation.get("parameters", ()):
+                said = part.get("description") or part["schema"].get("description")
+                assert said, (where, part["name"])
+
+
+@pytest.mark.parametrize(
+    "q", ["((" * 5000, "NOT " * 2500, '"' * 10_000, "a OR " * 2000, "caller:" * 1400]
+)
+async def test_a_query_of_ten_kilobytes_is_refused_in_words(api: httpx.AsyncClient, q: str) -> None:
+    """However its operators are put together, the answer says how long a query may be."""
+    body = assert_problem(await api.get("/v1/calls", params={"q": q}), 422, "invalid")
+    assert "query.q" in body["detail"]
+    assert "4000" in body["detail"]

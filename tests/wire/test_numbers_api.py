@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from trunkline.access import queries as access_queries
 from trunkline.access import service as access
 from trunkline.kit.blobs import BlobOptions, open_blobs
 from trunkline.kit.db import Database
@@ -65,6 +66,31 @@ async def test_a_profile_is_made_changed_and_compared(api: httpx.AsyncClient, ma
     assert diff == {"before": 1, "after": 2, "changes": [change]}
     back = (await api.get("/v1/profiles/Front desk/diff?before=2&after=1")).json()["changes"]
     assert back == [{"field": "limits.max_calls", "before": 3, "after": None}]
+
+
+async def test_of_two_who_edit_one_profile_the_second_sees_what_changed(
+    api: httpx.AsyncClient, make: "Make", db: Database
+) -> None:
+    """With If-Match nobody's version is overwritten unseen, and the refusal names what they changed."""
+    where = "/v1/profiles/Front desk"
+    assert (await api.put(where, json=body(make), headers={"If-Match": "1"})).status_code == 409
+    await api.put(where, json=body(make))
+    first, second = body(make, farewell="Bye now."), body(make, agent_name="Noa")
+    done = await api.put(where, json=first, headers={"If-Match": '"1"'})
+    assert (done.status_code, done.json()["version"]) == (200, 2)
+    late = await api.put(where, json=second, headers={"If-Match": "1"})
+    assert (late.status_code, late.json()["code"]) == (409, "conflict")
+    assert "it changed: farewell." in late.json()["detail"]
+    for nonsense in ("7", "one"):
+        wrong = await api.put(where, json=second, headers={"If-Match": nonsense})
+        assert wrong.status_code == 409
+        assert "version 2 answers" in wrong.json()["detail"]
+    assert (await api.get(where)).json()["body"]["farewell"] == "Bye now."
+    after = await api.put(where, json=second, headers={"If-Match": "2"})
+    assert (after.status_code, after.json()["version"]) == (200, 3)
+    async with db.look() as session:
+        told = await access_queries.audit(session, action="profile.published", limit=10)
+    assert [line.details["version"] for line in told] == ["3", "2", "1"]
 
 
 @pytest.mark.parametrize(

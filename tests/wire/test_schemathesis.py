@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 ENDPOINTS = EndpointOptions(("WkWhWz3kX0gGgCkM4wDRoJrEkXIcrQPpP5cWbqkqW5M=",))
-LONGEST_S = 400.0
+LONGEST_S = 540.0
 
 
 @pytest.fixture

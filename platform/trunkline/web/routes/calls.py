@@ -597,8 +597,8 @@ async def get_signed_recording(
     request: Request,
     parts: Parts,
     expires: Annotated[int, Query(ge=0, le=2**33, description="Seconds since 1970.")],
-    by: Annotated[str, Query(max_length=40)],
-    signature: Annotated[str, Query(max_length=64)],
+    by: Annotated[str, Query(max_length=40, description="Which key made it.")],
+    signature: Annotated[str, Query(max_length=64, description="As it was given.")],
 ) -> Response:
     """What `link_recording` leads to. Needs no key, takes `Range`, and may be embedded anywhere."""
     key = await media.opened(parts, call_id, expires=expires, by=by, signature=signature)

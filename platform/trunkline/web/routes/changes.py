@@ -79,7 +79,9 @@ class Undone(BaseModel):
 )  # fmt: skip
 async def list_changes(
     parts: Parts,
-    entity: Annotated[Literal["contact", "deal", "activity"] | None, Query()] = None,
+    entity: Annotated[
+        Literal["contact", "deal", "activity"] | None, Query(description="Those of one kind.")
+    ] = None,
     entity_id: Annotated[
         str | None, Query(description="Those of one thing.", max_length=40, examples=[DEAL_ID])
     ] = None,

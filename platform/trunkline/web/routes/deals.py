@@ -188,7 +188,9 @@ async def list_deals(
     contact_id: Annotated[
         str | None, Query(description="Those of a contact.", max_length=40)
     ] = None,
-    outcome: Annotated[Literal["open", "won", "lost"] | None, Query()] = None,
+    outcome: Annotated[
+        Literal["open", "won", "lost"] | None, Query(description="Those of one outcome.")
+    ] = None,
     cursor: After = None,
     limit: Limit = 50,
     key: ApiKey = needs("contacts:read"),

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Header, Path, Query, Request
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
+from trunkline.access import service as access
 from trunkline.access.models import ApiKey
-from trunkline.errors import Invalid, NotFound
+from trunkline.errors import Conflict, Invalid, NotFound
 from trunkline.profiles import models, queries, service, text
 from trunkline.profiles.body import ProfileBody
 from trunkline.profiles.diff import differences
@@ -19,6 +20,7 @@ from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
+from trunkline.web.people import actor
 from trunkline.web.routes.numbers import Limit, NextCursor, PageCursor
 
 router = APIRouter(prefix="/v1", tags=["profiles"])
@@ -175,23 +177,69 @@ async def get_profile(
 async def publish_profile(
     name: ProfileName,
     body: ProfileBody,
+    request: Request,
     parts: Parts,
     once: DoOnce,
+    if_match: Annotated[
+        str | None,
+        Header(
+            description="The `version` it was read with, so that nobody's work is overwritten unseen.",
+            max_length=40,
+            examples=["3"],
+        ),
+    ] = None,
     key: ApiKey = needs("profiles:write"),
 ) -> Response:
     """Makes a new version, which answers from the next call on; the same again changes nothing.
 
-    422 names each field whose model, voice or key its provider refuses."""
+    With `If-Match` it is refused (409) when another version answers by now; `detail` names the fields that
+    changed meanwhile. 422 names each field whose model, voice or key its provider refuses."""
     if parts.objections is not None and (against := await parts.objections(body)):
         raise Invalid(f"the profile is not valid: {'; '.join(against)}")
 
     async def work(session: AsyncSession) -> tuple[int, BaseModel]:
-        version, before = await service.put_profile(session, name=name, body=body, now=parts.now())
+        now = parts.now()
+        await _still(session, name, if_match)
+        version, before = await service.put_profile(session, name=name, body=body, now=now)
+        if before is None or before.version != version.version:
+            await access.note(
+                session,
+                **actor(key, request),
+                action="profile.published",
+                subject=version.profile_id,
+                details={"version": str(version.version)},
+                now=now,
+            )
         changes = _changes(before, version) if before else []
         shown = Published(created=before is None, version=version.version, changes=changes)
         return 200 if before else 201, shown
 
     return await once.run(work)
+
+
+async def _still(session: AsyncSession, name: str, if_match: str | None) -> None:
+    """Raises Conflict, with what somebody else changed, when *if_match* is not what answers now."""
+    seen = if_match.strip('" ') if if_match not in (None, "*") else None
+    if seen is None:
+        return
+    owner = await queries.profile_named(session, " ".join(name.split()))
+    if owner is None:
+        raise Conflict(f"there is no profile {name!r} by now; leave out If-Match to make it")
+    # Locked, so that of two who read the same version only one publishes.
+    await session.get(models.Profile, owner.id, with_for_update=True, populate_existing=True)
+    current, _ = await queries.published(session, owner.id)
+    if seen == str(current.version):
+        return
+    known = seen.isascii() and seen.isdecimal() and int(seen) < 2**31
+    before = await queries.version_numbered(session, owner.id, int(seen)) if known else None
+    if before is None:
+        raise Conflict(f"If-Match: there is no version {seen!r}; version {current.version} answers")
+    theirs = ", ".join(one.field for one in _changes(before, current)) or "nothing"
+    raise Conflict(
+        f"version {current.version} was published after version {seen} was read; it changed: {theirs}. "
+        f"See GET /v1/profiles/{{name}}/diff?before={seen}, then send yours with If-Match: "
+        f"{current.version}"
+    )
 
 
 @router.get(
@@ -217,7 +265,9 @@ async def _numbered(
     return found
 
 
-VersionNumber = Annotated[int, Path(ge=1, le=2_147_483_647, examples=[3])]
+VersionNumber = Annotated[
+    int, Path(ge=1, le=2_147_483_647, description="The version's number.", examples=[3])
+]
 
 
 @router.get(
@@ -244,7 +294,9 @@ async def get_version(
 async def diff_profile(
     name: ProfileName,
     parts: Parts,
-    before: Annotated[int, Query(ge=1, le=2_147_483_647, examples=[2])],
+    before: Annotated[
+        int, Query(ge=1, le=2_147_483_647, description="A version's number.", examples=[2])
+    ],
     after: Annotated[
         int | None,
         Query(ge=1, le=2_147_483_647, description="The published one when left out.", examples=[3]),

@@ -513,7 +513,10 @@ async def replay_endpoint(
 async def list_deliveries(
     parts: Parts,
     key: ApiKey = needs("webhooks:read"),
-    endpoint_id: Annotated[str | None, Query(examples=[ENDPOINT_ID], max_length=40)] = None,
+    endpoint_id: Annotated[
+        str | None,
+        Query(description="Those to one endpoint.", examples=[ENDPOINT_ID], max_length=40),
+    ] = None,
     state: Annotated[DeliveryState | None, Query(description="failed: the dead letters.")] = None,
     type_: Annotated[
         str | None, Query(alias="type", description="The event's type.", max_length=40)
