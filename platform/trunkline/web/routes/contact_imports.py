@@ -95,7 +95,9 @@ async def import_contacts(
     dry_run: Annotated[
         bool, Query(description="Only say what would become of each row; `run` begins it then.")
     ] = False,
-    file_name: Annotated[str, Query(max_length=200, examples=["contacts.csv"])] = "contacts.csv",
+    file_name: Annotated[
+        str, Query(max_length=200, description="As it is shown.", examples=["contacts.csv"])
+    ] = "contacts.csv",
     columns: Annotated[
         str | None,
         Query(
