@@ -18,6 +18,8 @@ HEARD_RMS = 150.0
 """Above this root mean square the agent is heard (about -47 dBFS)."""
 GAP_FRAMES = 25
 """Quiet this long (500 ms) parts two stretches of speech: the pause at a comma is shorter."""
+LEAVE_FRAMES = 25
+"""An agent that speaks on so long (500 ms) after the end of an interruption has not heard it."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,15 @@ class Turn:
     """The agent was speaking when the caller began."""
     answer_ms: int | None
     """From the caller's last sound to the agent's first after it."""
+    pause_ms: int | None
+    """Cut in: from the caller's first sound to the agent's first quiet of 100 ms, be it for good or not."""
     stop_ms: int | None
-    """Cut in: from the caller's first sound to the agent's last before the quiet."""
+    """Cut in: from the caller's first sound to the agent's last before it leaves the caller the floor."""
     gap_ms: int | None
     """Cut in: the longest quiet of the agent's within two seconds."""
+    heard_frames: int | None
+    """Cut in: how many frames of what the agent was saying could be heard until it stopped, quiet ones not
+    counted."""
 
 
 @dataclass
@@ -71,40 +78,42 @@ class Meter:
         lines = [step.line for step in self.steps if isinstance(step, Say)]
         said = list(stretches(self.said, SAID_RMS))
         heard = list(stretches(self.heard, HEARD_RMS))
-        return [self._turn(line, one, heard) for line, one in zip(lines, said, strict=False)]
+        before = [Stretch(0, 0), *said]
+        return [
+            self._turn(line, one, heard, since.end)
+            for line, one, since in zip(lines, said, before, strict=False)
+        ]
 
     def greeting_ms(self) -> int | None:
         """From the answer to the agent's first sound."""
         return next((n * FRAME_MS for n, loud in enumerate(self.heard) if loud >= HEARD_RMS), None)
 
-    def _turn(self, line: str, said: Stretch, heard: Sequence[Stretch]) -> Turn:
+    def _turn(self, line: str, said: Stretch, heard: Sequence[Stretch], since: int) -> Turn:
         over = next((one for one in heard if one.begin < said.begin < one.end), None)
-        stop = None
-        if over is not None:
-            # The reply to the interruption may follow within GAP_FRAMES: quiet of five frames is a stop.
-            stop = next(
-                (
-                    n
-                    for n in range(said.begin, len(self.heard))
-                    if max(self.heard[n : n + 5], default=0.0) < HEARD_RMS
-                ),
-                None,
-            )
-        after = next(
-            (n for n in range(said.end, len(self.heard)) if self.heard[n] >= HEARD_RMS), None
+        if over is None:
+            answer = self._sound(said.end)
+            waited = None if answer is None else (answer - said.end) * FRAME_MS
+            return Turn(line, False, waited, None, None, None, None)
+        # A pause at a comma may fall in here; whoever is measured has the same commas.
+        pause = next(
+            n
+            for n in range(said.begin, len(self.heard) + 1)
+            if max(self.heard[n : n + 5], default=0.0) < HEARD_RMS
         )
-        if over is not None and stop is not None:
-            begin = max(stop, said.end)
-            after = next(
-                (n for n in range(begin, len(self.heard)) if self.heard[n] >= HEARD_RMS), None
-            )
+        left = over.end <= said.end + LEAVE_FRAMES
+        answer = self._sound(max(said.end, over.end))
         return Turn(
             line,
-            over is not None,
-            None if after is None else (after - said.end) * FRAME_MS,
-            None if stop is None else (stop - said.begin) * FRAME_MS,
-            None if over is None else self._gap_ms(said.begin),
+            True,
+            None if answer is None else (answer - said.end) * FRAME_MS,
+            (pause - said.begin) * FRAME_MS,
+            (over.end - said.begin) * FRAME_MS if left else None,
+            self._gap_ms(said.begin),
+            sum(loud >= HEARD_RMS for loud in self.heard[since : over.end]),
         )
+
+    def _sound(self, begin: int) -> int | None:
+        return next((n for n in range(begin, len(self.heard)) if self.heard[n] >= HEARD_RMS), None)
 
     def _gap_ms(self, begin: int) -> int:
         longest = quiet = 0

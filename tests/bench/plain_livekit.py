@@ -1,6 +1,7 @@
 """Baseline A: a plain livekit-agents agent, started as its own guides do ("Voice AI quickstart").
 
-Its one argument is JSON: url, api_key, api_secret (LiveKit's), sandbox (a port), instructions, best.
+Its one argument is JSON: url, api_key, api_secret (LiveKit's), sandbox (a port), instructions, best, notes (a
+folder for what it remembers of each call, ``<room>.json``).
 With ``best`` it has what the documentation offers against latency: preemptive generation with speech, the
 shortest endpointing that its guides show. The providers are the sandbox's, as for everybody in
 this bench. Prints ``ready`` once LiveKit knows it.
@@ -10,6 +11,7 @@ import asyncio
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from livekit.agents import Agent, AgentServer, AgentSession, JobContext
@@ -43,6 +45,12 @@ async def entry(ctx: JobContext) -> None:
     """One call."""
     orders = json.loads(os.environ[ORDERS])
     live = session(orders["sandbox"], best=orders["best"])
+
+    async def note() -> None:
+        path = Path(orders["notes"]) / f"{ctx.room.name}.json"
+        path.write_text(json.dumps(live.history.to_dict()["items"]), encoding="utf-8")
+
+    ctx.add_shutdown_callback(note)
     await live.start(room=ctx.room, agent=Agent(instructions=orders["instructions"]))
     await live.say("Hello, this is Harbor Fiber. How can I help you?")
 
