@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -34,6 +35,10 @@ from trunkline.profiles.models import ProfileVersion
 Need = Callable[[str, bool, str], None]
 
 NOW = datetime(2026, 1, 15, 9, 30, tzinfo=UTC)
+
+# The same examples in each run, and no judgement by the clock: the machine may be busy.
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("house")
 
 COSTLY_FIRST = ("stack", "call", "browser")
 """Folders whose tests take the time that speech takes."""

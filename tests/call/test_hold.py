@@ -50,7 +50,7 @@ async def test_music_while_a_tool_takes_long(sqlite_db: Database, placed: Place)
     steps = (*STORY["e"].steps[:2], Overhear(timedelta(seconds=5)), Listen(), HangUp())
     slow = replace(STORY["e"], steps=steps, tool_delays={"request_callback": timedelta(seconds=6)})
     watching = asyncio.create_task(states_of(sqlite_db, f"test-{slow.key}"))
-    call = await placed(slow, hold_after=timedelta(seconds=2))
+    call = await placed(slow, hold_after=timedelta(seconds=2), filler_after=None)
     assert await watching == ["ringing", "talking", "held", "talking", "ended"]
     samples, rate = read_wav(await call.blobs.get(f"recordings/{call.page.call.id}.wav"))
     assert rate == RATE_HZ
@@ -68,7 +68,25 @@ async def test_a_key_ends_the_hold(sqlite_db: Database, placed: Place) -> None:
     """Who presses a key while they wait is answered at once."""
     steps = (*STORY["e"].steps[:2], Overhear(timedelta(seconds=3)), Press("9"), Listen(), HangUp())
     slow = replace(STORY["e"], steps=steps, tool_delays={"request_callback": timedelta(seconds=9)})
-    call = await placed(slow, hold_after=timedelta(seconds=1.5))
+    call = await placed(slow, hold_after=timedelta(seconds=1.5), filler_after=None)
     said = [turn.text for turn in call.page.turns]
     assert "[keys 9]" in said
     assert any(text.startswith("That key does nothing here") for text in said), said
+
+
+async def test_a_slow_tool_has_its_filler(placed: Place) -> None:
+    """Who waits for a tool is told so, not in the words of before, and then answered; all of it is stored."""
+    steps = (*STORY["e"].steps[:2], Overhear(timedelta(seconds=4)), Listen(), HangUp())
+    slow = replace(STORY["e"], steps=steps, tool_delays={"request_callback": timedelta(seconds=4)})
+    call = await placed(slow)
+    page = call.page
+    said = [turn for turn in page.turns if turn.role == "agent"]
+    (filler,) = [turn for turn in said if turn.text == "I am still on it."]
+    after = said[said.index(filler) + 1]
+    assert after.text.startswith("We will call you back")
+    (asked,) = [turn for turn in page.turns if turn.role == "user"]
+    assert filler.started_ms - (asked.ended_ms or asked.started_ms) < 3 * 2500
+    samples, _ = read_wav(await call.blobs.get(f"recordings/{page.call.id}.wav"))
+    heard = samples[filler.started_ms * 8 : (filler.ended_ms or filler.started_ms) * 8, 1]
+    assert float(np.sqrt(np.mean(heard.astype(float) ** 2))) > 100, "the filler is in the recording"
+    assert page.call.state == "ended"

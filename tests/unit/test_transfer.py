@@ -110,6 +110,9 @@ def test_each_language_says_everything(make: "Make", language: str) -> None:
         words = phrases.spoken(body, key, **places)
         assert "{" not in words
         assert language == "en" or words != phrases.spoken(make.body(), key, **places)
+    waiting = phrases.waiting(body)
+    assert len(set(waiting)) == len(english["waiting"])
+    assert language == "en" or not set(waiting) & set(english["waiting"])
     for meaning in english["understood"]:
         assert not phrases.understands(body, meaning, "")
     choice = phrases.spoken(body, "choice")

@@ -10,8 +10,8 @@ import re
 
 from livekit.agents.tokenize import SentenceStream, SentenceTokenizer, TokenData, blingfire
 
-WORDS = 4
-"""A first piece without punctuation: so many whole words. Three are spoken in about 0.9 s, which is what
+WORDS = 3
+"""A first piece without punctuation: so many whole words. They are spoken in about 0.9 s, which is what
 the next piece has to arrive."""
 
 _CLAUSE = re.compile(r"^\s*(?:\S+\s+)?\S*\w[,;:.!?…،。、！？—–](?=\s)")

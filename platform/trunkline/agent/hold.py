@@ -1,22 +1,23 @@
-"""A caller on hold: music while the agent sees to something that takes long.
+"""A caller who waits while the agent sees to something that takes long: a word, then music.
 
 The call is stored as ``held`` meanwhile. Whatever is said or pressed ends the hold at once; nobody waits
 behind music for words that are there.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from trunkline.agent.conversation import Conversation
+from trunkline.agent.phrases import waiting
 
 _ENDING = ("speech_created", "user_state_changed")
 """What shows that one of the two has something to say."""
 _WATCHED = (*_ENDING, "agent_state_changed")
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def on_hold(talk: Conversation) -> AsyncIterator[None]:
     """Music for the caller until the block ends."""
     talk.line.hold()
@@ -28,16 +29,19 @@ async def on_hold(talk: Conversation) -> AsyncIterator[None]:
         talk.scribe.resumed()
 
 
-async def music_while(talk: Conversation, work: "asyncio.Future[Any]") -> None:
-    """Put the caller on hold whenever *work* has kept them waiting for ``options.hold_after``.
+async def keep_company(talk: Conversation, work: "asyncio.Future[Any]") -> None:
+    """See to it that *work* does not keep the caller waiting in silence.
 
-    Returns when *work* is done; its outcome is its own.
+    After ``options.filler_after`` they are told that it takes a moment, once, and never twice in the
+    same words; whenever they have waited for ``options.hold_after`` there is music. Returns when *work*
+    is done; its outcome is its own.
     """
     session = talk.session
     if session is None:
         await asyncio.wait([work])
         return
     stirred, changed = asyncio.Event(), asyncio.Event()
+    filler_after = talk.options.filler_after
 
     def on_ending(event: Any) -> None:
         stirred.set()
@@ -53,14 +57,20 @@ async def music_while(talk: Conversation, work: "asyncio.Future[Any]") -> None:
         while not work.done():
             # The wait begins anew with every word: they were not left in silence.
             changed.clear()
-            if await _within(talk, work, changed) or talk.away or talk.is_over:
+            wait = filler_after or talk.options.hold_after
+            if await _first(work, changed, timeout_s=wait.total_seconds()):
+                continue
+            if talk.away or talk.is_over:
                 continue
             if "speaking" in (session.agent_state, session.user_state):
                 await _first(work, changed)
-                continue
-            stirred.clear()
-            async with on_hold(talk):
-                await _first(work, stirred)
+            elif filler_after is not None:
+                filler_after = None
+                _fill(talk)
+            else:
+                stirred.clear()
+                async with on_hold(talk):
+                    await _first(work, stirred)
     finally:
         for name in _ENDING:
             session.off(name, on_ending)  # type: ignore[arg-type]
@@ -68,9 +78,21 @@ async def music_while(talk: Conversation, work: "asyncio.Future[Any]") -> None:
             session.off(name, on_change)  # type: ignore[arg-type]
 
 
-async def _within(talk: Conversation, work: "asyncio.Future[Any]", changed: asyncio.Event) -> bool:
-    """Whether something happened before the caller had waited too long."""
-    return await _first(work, changed, timeout_s=talk.options.hold_after.total_seconds())
+def _fill(talk: Conversation) -> None:
+    """Say a sentence for callers who wait that was not said in this call yet, if there is one left."""
+    session = talk.session
+    if session is None:
+        return
+    items = session.history.items
+    said = " ".join(
+        item.text_content or ""
+        for item in items
+        if item.type == "message" and item.role == "assistant"
+    ).lower()
+    new = next((one for one in waiting(talk.body) if one.rstrip(".").lower() not in said), None)
+    if new is not None:
+        with contextlib.suppress(RuntimeError):  # the session closes already
+            session.say(new)
 
 
 async def _first(

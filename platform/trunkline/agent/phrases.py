@@ -54,6 +54,11 @@ def spoken(body: ProfileBody, key: str, **places: str) -> str:
     return str(_all()[language_of(body)]["spoken"][key].format(**known))
 
 
+def waiting(body: ProfileBody) -> tuple[str, ...]:
+    """What is said to a caller who waits for a tool, one after the other."""
+    return tuple(_all()[language_of(body)]["waiting"])
+
+
 def template(body: ProfileBody, key: str) -> str:
     """A sentence for the profile's voice as it is written, its places to be filled by others."""
     return str(_all()[language_of(body)]["spoken"][key])

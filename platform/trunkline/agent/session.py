@@ -19,6 +19,7 @@ from livekit.agents.voice.agent_session import SessionConnectOptions
 
 from trunkline.agent.bargein import RESUME_AFTER, Floor
 from trunkline.agent.conversation import Conversation
+from trunkline.agent.drafts import MOST, Drafts
 from trunkline.agent.heard import HeardAudio, spaced
 from trunkline.agent.models.team import Team
 from trunkline.calls.models import Turn
@@ -61,8 +62,13 @@ def build(body: ProfileBody, team: Team, conversation: Conversation) -> AgentSes
         turn_handling={
             "turn_detection": turns(),
             "endpointing": {
+                "mode": "dynamic" if body.endpointing.adaptive else "fixed",
                 "min_delay": body.endpointing.min_delay_ms / 1000,
                 "max_delay": body.endpointing.max_delay_ms / 1000,
+            },
+            "preemptive_generation": {
+                "enabled": body.endpointing.speculation,
+                "max_retries": MOST,
             },
             "interruption": {
                 "mode": "vad",
@@ -113,8 +119,11 @@ class FrontDesk(Agent):
     ) -> AsyncIterator[stt.SpeechEvent]:
         talk: Conversation = self.session.userdata
         floor = Floor(talk.body.language, lambda: self.session.current_speech, self._left_s)
-        heard = Agent.default.stt_node(self, audio, model_settings)
-        async for event in floor.filter(heard):
+        drafts = Drafts() if talk.body.endpointing.speculation else None
+        if drafts is not None:
+            audio = drafts.listen(audio)
+        heard = floor.filter(Agent.default.stt_node(self, audio, model_settings))
+        async for event in heard if drafts is None else drafts.begin(heard):
             yield event
 
     def _left_s(self) -> float:

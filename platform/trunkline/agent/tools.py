@@ -19,7 +19,7 @@ from trunkline.agent import entry as keyed_in
 from trunkline.agent import transfer
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.errors import code_of, say
-from trunkline.agent.hold import music_while
+from trunkline.agent.hold import keep_company
 from trunkline.agent.line import KEYS
 from trunkline.calls import service as calls
 from trunkline.crm import queries as crm_reads
@@ -71,7 +71,7 @@ async def run(context: Context, arguments: Mapping[str, Any], verb: Verb) -> str
     name = context.function_call.name
     talk = context.userdata
     task = talk.keep(_run(talk, name, arguments, verb))
-    waiting = asyncio.create_task(music_while(talk, task))
+    waiting = asyncio.create_task(keep_company(talk, task))
     try:
         return await asyncio.shield(task)
     except Exception as error:

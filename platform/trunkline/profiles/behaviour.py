@@ -62,6 +62,16 @@ class Endpointing(Part):
     max_delay_ms: int = Field(
         default=2500, ge=100, le=20000, description="When it sounds unfinished."
     )
+    adaptive: bool = Field(
+        default=True,
+        description="Whether min_delay_ms grows with the pauses of a caller who speaks haltingly, up to "
+        "max_delay_ms.",
+    )
+    speculation: bool = Field(
+        default=True,
+        description="Whether the model is asked before the turn is certain, for an answer that comes sooner; "
+        "drafts that are thrown away cost tokens.",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
