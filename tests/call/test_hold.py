@@ -76,7 +76,8 @@ async def test_a_key_ends_the_hold(sqlite_db: Database, placed: Place) -> None:
 
 async def test_a_slow_tool_has_its_filler(placed: Place) -> None:
     """Who waits for a tool is told so, not in the words of before, and then answered; all of it is stored."""
-    steps = (*STORY["e"].steps[:2], Overhear(timedelta(seconds=4)), Listen(), HangUp())
+    # The model's own word before the tool, the filler, the answer.
+    steps = (*STORY["e"].steps[:2], Listen(), Listen(), Listen(), HangUp())
     slow = replace(STORY["e"], steps=steps, tool_delays={"request_callback": timedelta(seconds=4)})
     call = await placed(slow)
     page = call.page
