@@ -73,6 +73,8 @@ class Conversation:
         """Whether the agent answers nothing by itself: whoever it hears may be a machine."""
         self.on_key: Callable[[str], None] = lambda key: None
         """Gets each key of the caller while nothing else has asked for them."""
+        self.fillers: list[SpeechHandle] = []
+        """What was said only because a tool took long."""
         self.asked: dict[str, int] = {}
         """Entry of the profile → how often the agent has asked for it."""
         self.wrong_codes: dict[str, int] = {}

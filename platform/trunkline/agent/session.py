@@ -130,6 +130,16 @@ class FrontDesk(Agent):
         output = self.session.output.audio
         return output.left_s if isinstance(output, HeardAudio) else 0.0
 
+    async def llm_node(
+        self, chat_ctx: ChatContext, tools: list[Tool], model_settings: ModelSettings
+    ) -> AsyncIterator[Any]:
+        # Between a tool's call and its result they would be the last word, and the result unanswered.
+        talk: Conversation = self.session.userdata
+        fillers = {item.id for said in talk.fillers for item in said.chat_items}
+        asked = ChatContext([item for item in chat_ctx.items if item.id not in fillers])
+        async for piece in Agent.default.llm_node(self, asked, tools, model_settings):
+            yield piece
+
     async def on_user_turn_completed(self, turn_ctx: ChatContext, new_message: ChatMessage) -> None:
         talk: Conversation = self.session.userdata
         if talk.holding:
