@@ -21,6 +21,7 @@ from trunkline.agent.bargein import RESUME_AFTER, Floor
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.drafts import MOST, Drafts
 from trunkline.agent.heard import HeardAudio, spaced
+from trunkline.agent.models.hearing import Hearing
 from trunkline.agent.models.team import Team
 from trunkline.calls.models import Turn
 from trunkline.profiles.body import ProfileBody
@@ -119,7 +120,10 @@ class FrontDesk(Agent):
     ) -> AsyncIterator[stt.SpeechEvent]:
         talk: Conversation = self.session.userdata
         floor = Floor(talk.body.language, lambda: self.session.current_speech, self._left_s)
-        drafts = Drafts() if talk.body.endpointing.speculation else None
+        hearing = self.session.stt
+        # Whoever tells turns says for itself when an answer may be begun.
+        tells = isinstance(hearing, Hearing) and hearing.tells_turns
+        drafts = Drafts() if talk.body.endpointing.speculation and not tells else None
         if drafts is not None:
             audio = drafts.listen(audio)
         heard = floor.filter(Agent.default.stt_node(self, audio, model_settings))
