@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from trunkline.calls import queries as calls
+from trunkline.crm import queries as crm
+from trunkline.profiles import queries as profiles
+from trunkline.webhooks import queries as webhooks
+
 if TYPE_CHECKING:
     from tests.browser.conftest import House, Screens
 
@@ -232,6 +237,16 @@ async def test_every_page_is_for_everybody(
     await page.goto("/login")
     found["login"] = await looked_over(page, screens, f"login-{width}-{scheme}")
     await context.close()
+    async with house.db.look() as session:
+        call = await calls.call(session, house.sale)
+        (deal,) = await crm.open_deals(session, call.contact_id or "") or [
+            await crm.deal(session, one.entity_id)
+            for one in await crm.changes_of_call(session, house.sale)
+            if one.field == "stage"
+        ]
+        (endpoint,) = await webhooks.endpoints(session)
+        delivery = (await webhooks.deliveries(session, limit=1))[0].delivery
+        (profile,) = await profiles.profiles(session)
     context, page = await house.enter(chromium, "owner", **look)
     for name, path in (
         ("home", "/"),
@@ -246,7 +261,18 @@ async def test_every_page_is_for_everybody(
         ("calls", "/calls"),
         ("call", f"/calls/{house.sale}"),
         ("events", f"/calls/{house.sale}/events"),
+        ("found", "/calls?q=plan&direction=inbound&columns=review&columns=tags&columns=turns"),
+        ("nothing-found", "/calls?q=zanzibar"),
+        ("exports", "/calls/exports"),
+        ("contact", f"/contacts/{call.contact_id}"),
+        ("deal", f"/deals/{deal.id}"),
+        ("profile", f"/profiles/{profile.name}"),
+        ("profile-version", f"/profiles/{profile.name}/versions/1"),
         ("webhooks", "/webhooks"),
+        ("webhook", f"/webhooks/{endpoint.id}"),
+        ("delivery", f"/deliveries/{delivery.id}"),
+        ("webhook-event", "/webhooks/events/call.ended"),
+        ("webhooks-off", "/webhooks/off"),
         ("new-webhook", "/webhooks/new"),
         ("webhook-events", "/webhooks/events"),
         ("deliveries", "/deliveries"),
