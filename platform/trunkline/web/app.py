@@ -24,6 +24,7 @@ from trunkline.web.dashboard import (
     key_pages,
     list_pages,
     marks_pages,
+    merge_pages,
     pages,
     people_pages,
     profile_pages,
@@ -134,6 +135,7 @@ def create_app(
         app.include_router(people_pages.router)
         app.include_router(sign_in_pages.router)
         app.include_router(import_pages.router)
+        app.include_router(merge_pages.router)
         app.include_router(crm_pages.router)
         app.include_router(webhook_pages.router)
         app.include_router(profile_pages.router)

@@ -11,7 +11,7 @@ from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.crm import queries
 from trunkline.crm import service as crm
-from trunkline.desk import timeline
+from trunkline.desk import merge, timeline
 from trunkline.errors import Conflict, Invalid, NotFound, Refused
 from trunkline.kit import phone
 from trunkline.web import paging
@@ -24,7 +24,14 @@ router = APIRouter(include_in_schema=False)
 
 _ON_A_PAGE = 50
 _BY_HAND = crm.Cause("person")
-_DONE = {"saved": "Saved.", "made": "The contact is made.", "undone": "Undone.", "moved": "Moved."}
+_DONE = {
+    "saved": "Saved.",
+    "made": "The contact is made.",
+    "undone": "Undone.",
+    "moved": "Moved.",
+    "merged": "The two are one contact now.",
+    "parted": "They are two contacts again. What was changed since the merge stays as it is.",
+}
 
 Short = Annotated[str, Form(max_length=400)]
 
@@ -284,6 +291,7 @@ async def _contact(
             session, contact_id, before=before, limit=_ON_A_PAGE + 1
         )
         deals = await queries.deals(session, contact_id=contact_id, limit=_ON_A_PAGE)
+        merges = await merge.standing(session, contact.id)
     shown = moments[:_ON_A_PAGE]
     given = {
         "name": contact.name or "",
@@ -300,6 +308,7 @@ async def _contact(
         moments=shown,
         older=shown[-1].at.isoformat() if len(moments) > _ON_A_PAGE else None,
         deals=deals,
+        merges=merges,
         given={**given, **(typed or {})},
         done=done,
         fault=fault,
