@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from joserfc.jwk import RSAKey
 
-from trunkline.access import oidc, queries
+from trunkline.access import logins, oidc, queries
 from trunkline.access import service as access
 from trunkline.access.models import User
 from trunkline.access.options import SignInOptions
@@ -191,7 +191,18 @@ async def test_an_account_is_linked_by_its_address_once(
     assert answer.status_code == 403
     assert "belongs to another person at Acme; ask an owner to detach it" in fault(answer)
     async with sqlite_db.work() as session:
-        await oidc.detach(session, had.id)
+        owner = await queries.user_by_email(session, "owner@example.com")
+        assert owner is not None
+        _, token = await logins.open_login(
+            session, owner, method="link", address=None, browser=None, now=clock.now
+        )
+    own = {"Cookie": f"{COOKIE}={token}"}
+    async with browser(app) as page:
+        listed = (await page.get("/people", headers=own)).text
+        assert "Logs in with Acme" in listed
+        assert "Has not used Acme yet" in listed
+        done = await page.post(f"/people/{had.id}/detach", headers=own)
+        assert done.headers["location"] == "/people?done=detached"
     async with browser(app) as page:
         assert (await sign_in(page)).status_code == 303
 

@@ -262,6 +262,35 @@ async def test_whoever_is_shut_out_is_out_at_once(
         assert (await log_in(theirs, "viewer@example.com")).status_code == 401
 
 
+async def test_one_browser_or_all_of_somebody(
+    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: Clock
+) -> None:
+    """One's own browsers can be logged out one by one, nobody else's; an owner logs others out everywhere,
+    sees when each was last here and how they log in."""
+    await somebody(sqlite_db, Role.OWNER, clock.now)
+    user = await somebody(sqlite_db, Role.VIEWER, clock.now)
+    await log_in(page, "owner@example.com")
+    async with browser(app) as phone, browser(app) as desk:
+        await log_in(phone, "viewer@example.com")
+        await log_in(desk, "viewer@example.com")
+        text = (await desk.get("/account")).text
+        assert text.count("by password") == 2
+        (other,) = re.findall(r"/account/logins/(lgn_\w+)/end", text)
+        assert (await page.post(f"/account/logins/{other}/end")).status_code == 404  # not theirs
+        assert (await phone.get("/calls")).status_code == 200
+        ended = await desk.post(f"/account/logins/{other}/end")
+        assert ended.headers["location"] == "/account?done=login"
+        assert (await phone.get("/calls")).status_code == 303
+        listed = (await page.get("/people")).text
+        assert "Logs in with password" in listed
+        assert "open in 1 browser" in listed
+        out = await page.post(f"/people/{user.id}/logins/end")
+        assert out.headers["location"] == "/people?done=out"
+        assert (await desk.get("/calls")).status_code == 303
+        assert (await page.post("/people/usr_nobody/logins/end")).status_code == 404
+        assert "Logged somebody out everywhere" in (await page.get("/audit")).text
+
+
 async def test_the_last_owner_stays(db: Database, now: datetime) -> None:
     """Nobody can take away the last account that may manage the others."""
     owner = await somebody(db, Role.OWNER, now)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline.access.models import Login, LoginFailure, User
@@ -188,6 +188,19 @@ async def end(session: AsyncSession, login_id: str, user_id: str, *, now: dateti
         .where(Login.id == login_id, Login.user_id == user_id, Login.ended_at.is_(None))
         .values(ended_at=now)
     )
+
+
+async def seen(session: AsyncSession, *, now: datetime) -> dict[str, tuple[datetime, int]]:
+    """Person → when they last used a page, and in how many browsers they are logged in now."""
+    is_open = and_(
+        Login.ended_at.is_(None), Login.seen_at > now - IDLE, Login.created_at > now - LONGEST
+    )
+    rows = await session.execute(
+        select(Login.user_id, func.max(Login.seen_at), func.count().filter(is_open)).group_by(
+            Login.user_id
+        )
+    )
+    return {user_id: (at, count) for user_id, at, count in rows}
 
 
 async def of_user(session: AsyncSession, user_id: str, *, now: datetime) -> Sequence[Login]:

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from trunkline.access.models import Invite, SignIn, User
 from trunkline.access.options import SignInOptions
 from trunkline.access.roles import Role
-from trunkline.access.service import address_of, digest, set_role
+from trunkline.access.service import address_of, digest, end_logins, set_role
 from trunkline.errors import Invalid, Refused, TooMany
 from trunkline.kit.db import insert_for
 from trunkline.kit.ids import new_id
@@ -263,8 +263,12 @@ def _no_role(who: Identity, options: SignInOptions) -> NotLetIn:
     )
 
 
-async def detach(session: AsyncSession, user_id: str) -> None:
-    """Forget who somebody is at the provider: the next verified sign-in with their address is them."""
+async def detach(session: AsyncSession, user_id: str, *, now: datetime) -> None:
+    """Forget who somebody is at the provider, and log them out everywhere.
+
+    Whoever comes next with their verified address has the account.
+    """
+    await end_logins(session, user_id, now=now)
     await session.execute(
         update(User).where(User.id == user_id).values(oidc_issuer=None, oidc_subject=None)
     )

@@ -6,10 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from trunkline.access import logins, passwords, queries
+from trunkline.access import logins, oidc, passwords, queries
 from trunkline.access import service as access
 from trunkline.access.logins import Person
-from trunkline.access.models import Invite
+from trunkline.access.models import Invite, User
 from trunkline.access.roles import MEANS, Role
 from trunkline.errors import Invalid, NotFound, Refused, TooMany, TrunklineError
 from trunkline.kit.ids import is_id
@@ -30,6 +30,12 @@ router = APIRouter(include_in_schema=False)
 _ON_A_PAGE = 100
 
 _NO_PASSWORDS = "Nobody logs in by password here; use the button below."
+
+_DONE = {
+    "out": "They are logged out in every browser.",
+    "detached": "They are detached from the identity provider and logged out. Whoever logs in there "
+    "next with their address has this account.",
+}
 
 Text = Annotated[str, Form(max_length=300)]
 Secret = Annotated[str, Form(max_length=1000)]
@@ -234,7 +240,7 @@ async def _account(
         logins=open_logins,
         means=MEANS[person.role],
         fault=fault,
-        done=done if done in ("password", "logins") else "",
+        done=done if done in ("password", "logins", "login") else "",
         least=passwords.LEAST,
         passwords=web.options.passwords,
         sign_in=web.options.sign_in,
@@ -274,6 +280,28 @@ async def change_password(
     return _to("/account?done=password", await _log_in(parts, request, person.id, "password"))
 
 
+@router.post("/account/logins/{login_id}/end")
+async def end_one_login(
+    login_id: str, request: Request, parts: Parts, person: Person = anyone()
+) -> Response:
+    """Log out one browser of one's own; another's are not found."""
+    async with parts.db.work() as session:
+        mine = await logins.of_user(session, person.id, now=parts.now())
+        if login_id not in {one.id for one in mine}:
+            raise NotFound("you are not logged in there any more")
+        await logins.end(session, login_id, person.id, now=parts.now())
+        await access.note(
+            session,
+            **actor(person, request),
+            action="login.revoked",
+            subject=login_id,
+            now=parts.now(),
+        )
+    if login_id == person.login_id:
+        return _to("/login", log_out=True)
+    return _to("/account?done=login")
+
+
 @router.post("/account/logins/end")
 async def end_other_logins(request: Request, parts: Parts, person: Person = anyone()) -> Response:
     """Log out every browser but this one."""
@@ -287,9 +315,24 @@ async def end_other_logins(request: Request, parts: Parts, person: Person = anyo
 
 
 @router.get("/people")
-async def people_page(parts: Parts, person: Person = may("people:write")) -> Response:
-    """Everybody with their role, and the links that are still open."""
-    return await _people(parts, person)
+async def people_page(
+    parts: Parts, done: str = "", person: Person = may("people:write")
+) -> Response:
+    """Everybody with their role and how they log in, and the links that are still open."""
+    return await _people(parts, person, done=done)
+
+
+def _ways(web: Web, user: User) -> str:
+    """How somebody logs in, in words."""
+    options = web.options.sign_in
+    ways = []
+    if options is not None and user.oidc_issuer == options.issuer:
+        ways.append(options.label)
+    if web.options.passwords and user.password_hash is not None:
+        ways.append("password")
+    if ways:
+        return "Logs in with " + " or ".join(ways)
+    return f"Has not used {options.label} yet" if options else "Needs a link for a password"
 
 
 async def _people(
@@ -299,16 +342,23 @@ async def _people(
     fault: str | None = None,
     link: str | None = None,
     link_for: str | None = None,
+    done: str = "",
 ) -> Response:
     async with web.db.look() as session:
         everybody = await queries.users(session)
         invites = await queries.open_invites(session, now=web.now())
+        seen = await logins.seen(session, now=web.now())
     return render.page(
         "people.html",
         person=person,
         status=422 if fault else 200,
         headers=door.NO_STORE,
         everybody=everybody,
+        seen=seen,
+        ways={one.id: _ways(web, one) for one in everybody},
+        passwords=web.options.passwords,
+        sign_in=web.options.sign_in,
+        done=_DONE.get(done, ""),
         invites=[invite for invite in invites if invite.email is not None],
         roles=list(Role),
         means=MEANS,
@@ -371,6 +421,43 @@ async def let_in(
 ) -> Response:
     """Let somebody in again."""
     return await _change(parts, request, person, user_id, "user.enabled")
+
+
+@router.post("/people/{user_id}/logins/end")
+async def log_somebody_out(
+    user_id: str, request: Request, parts: Parts, person: Person = may("people:write")
+) -> Response:
+    """Log somebody out in every browser; they may log in again."""
+    async with parts.db.work() as session:
+        await queries.user(session, user_id)
+        but = person.login_id if user_id == person.id else None
+        await access.end_logins(session, user_id, now=parts.now(), but=but)
+        await access.note(
+            session,
+            **actor(person, request),
+            action="user.logged_out",
+            subject=user_id,
+            now=parts.now(),
+        )
+    return _to("/people?done=out")
+
+
+@router.post("/people/{user_id}/detach")
+async def detach(
+    user_id: str, request: Request, parts: Parts, person: Person = may("people:write")
+) -> Response:
+    """Forget who somebody is at the identity provider: their address was given to another person there."""
+    async with parts.db.work() as session:
+        await queries.user(session, user_id)
+        await oidc.detach(session, user_id, now=parts.now())
+        await access.note(
+            session,
+            **actor(person, request),
+            action="user.detached",
+            subject=user_id,
+            now=parts.now(),
+        )
+    return _to("/people?done=detached")
 
 
 async def _change(

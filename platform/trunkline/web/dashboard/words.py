@@ -175,6 +175,8 @@ AUDIT: dict[str, str] = {
     "login.opened": "Logged in",
     "login.ended": "Logged out",
     "login.failed": "Failed to log in",
+    "login.revoked": "Logged out one other browser",
+    "user.logged_out": "Logged somebody out everywhere",
     "logins.ended": "Logged out all other browsers",
     "password.set": "Set a new password",
     "user.joined": "Made an account",
