@@ -8,10 +8,11 @@ from sqlalchemy import inspect
 
 from trunkline.access import queries, service
 from trunkline.access.models import ApiKey
-from trunkline.errors import Invalid, NotFound
+from trunkline.errors import Conflict, Invalid, NotFound
 from trunkline.kit.db import Database
 
 S = timedelta(seconds=1)
+DAY = timedelta(days=1)
 
 
 async def test_a_key_is_shown_once_and_kept_as_a_hash(db: Database, now: datetime) -> None:
@@ -23,7 +24,7 @@ async def test_a_key_is_shown_once_and_kept_as_a_hash(db: Database, now: datetim
     assert token.startswith("tl_")
     assert len(token) == 46
     async with db.look() as session:
-        found = await queries.key_for(session, token)
+        found = await queries.key_for(session, token, now=now)
         assert found is not None
         assert (found.id, found.name) == (made.id, "Zapier")
         assert found.scopes == ["calls:read", "recordings:read"]
@@ -50,7 +51,7 @@ async def test_what_is_not_exactly_the_key_is_none(
     """Only the key itself opens anything."""
     async with db.work() as session:
         _, token = await service.add_key(session, name="x", scopes=["calls:read"], now=now)
-        assert await queries.key_for(session, change(token)) is None
+        assert await queries.key_for(session, change(token), now=now) is None
 
 
 async def test_a_revoked_key_opens_nothing(db: Database, now: datetime) -> None:
@@ -59,11 +60,51 @@ async def test_a_revoked_key_opens_nothing(db: Database, now: datetime) -> None:
         key, token = await service.add_key(session, name="x", scopes=["calls:read"], now=now)
         await service.revoke_key(session, key.id, now=now)
         await service.revoke_key(session, key.id, now=now + S)
-        assert await queries.key_for(session, token) is None
+        assert await queries.key_for(session, token, now=now) is None
         (listed,) = await queries.keys(session)
         assert listed.revoked_at == now
         with pytest.raises(NotFound):
             await service.revoke_key(session, "key_nothing", now=now)
+
+
+async def test_a_key_ends(db: Database, now: datetime) -> None:
+    """At its end it opens nothing, without anybody doing anything; one without an end lasts."""
+    async with db.work() as session:
+        key, token = await service.add_key(
+            session, name="x", scopes=["calls:read"], lasts=30 * DAY, now=now
+        )
+        _, lasting = await service.add_key(session, name="y", scopes=["calls:read"], now=now)
+        assert key.expires_at == now + 30 * DAY
+        assert await queries.key_for(session, token, now=now + 30 * DAY - S) is not None
+        assert await queries.key_for(session, token, now=now + 30 * DAY) is None
+        assert await queries.key_for(session, lasting, now=now + 9_000 * DAY) is not None
+        for wrong in (timedelta(0), -DAY, 3651 * DAY):
+            with pytest.raises(Invalid, match="1 to 3650 days"):
+                await service.add_key(
+                    session, name="x", scopes=["calls:read"], lasts=wrong, now=now
+                )
+
+
+async def test_a_key_is_replaced_without_a_gap(db: Database, now: datetime) -> None:
+    """The new key may do the same and lasts as long; the old works for the overlap, not past its end."""
+    async with db.work() as session:
+        old, token = await service.add_key(
+            session, name="x", scopes=["calls:read"], lasts=30 * DAY, now=now
+        )
+        at = now + 20 * DAY
+        new, fresh = await service.rotate_key(session, old.id, overlap=DAY, now=at)
+        assert (new.name, new.scopes, new.expires_at) == ("x", ["calls:read"], at + 30 * DAY)
+        for when, works in ((at + DAY - S, True), (at + DAY, False)):
+            assert (await queries.key_for(session, token, now=when) is not None) == works
+            assert await queries.key_for(session, fresh, now=when) is not None
+        with pytest.raises(Conflict, match="opens nothing"):
+            await service.rotate_key(session, old.id, overlap=DAY, now=at + DAY)
+        await service.rotate_key(session, new.id, overlap=7 * DAY, now=at + 29 * DAY)
+        assert new.expires_at == at + 30 * DAY
+        with pytest.raises(Invalid, match="30 days"):
+            await service.rotate_key(session, new.id, overlap=31 * DAY, now=at)
+        with pytest.raises(NotFound):
+            await service.rotate_key(session, "key_nothing", overlap=DAY, now=at)
 
 
 async def test_use_is_noted_at_most_once_a_minute(db: Database, now: datetime) -> None:

@@ -430,6 +430,47 @@ async def test_each_page_and_role(
     assert checked > 8
 
 
+# --- keys -----------------------------------------------------------------------------------------
+
+
+async def test_a_key_is_replaced_on_its_page(
+    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: Clock
+) -> None:
+    """A key is made with an end, and replaced with an overlap; after it the API refuses the old one.
+    Nobody gets hold of a key that may do more than they."""
+    await somebody(sqlite_db, Role.INTEGRATOR, clock.now)
+    await log_in(page, "integrator@example.com")
+    made = await page.post("/keys", data={"name": "Sync", "scopes": "calls:read", "days": "90"})
+    (old,) = re.findall(r"<code class=\"command\">(tl_[\w-]{43})<", made.text)
+    assert re.search(r"Ends <time[^>]*2026-04-15", made.text)
+    odd = await page.post("/keys", data={"name": "Sync", "scopes": "calls:read", "days": "-1"})
+    assert (odd.status_code, "how long" in odd.text) == (422, True)
+    (path,) = re.findall(r"/keys/key_\w+/rotate", made.text)
+    replaced = await page.post(path, data={"overlap": "1"})
+    (new,) = re.findall(r"<code class=\"command\">(tl_[\w-]{43})<", replaced.text)
+    bearer = {name: {"Authorization": f"Bearer {name}"} for name in (old, new)}
+    assert [(await page.get("/v1/me", headers=bearer[k])).status_code for k in (old, new)] == [
+        200,
+        200,
+    ]
+    clock.now += timedelta(hours=1)
+    assert [(await page.get("/v1/me", headers=bearer[k])).status_code for k in (old, new)] == [
+        401,
+        200,
+    ]
+    again = await page.post(path, data={"overlap": "1"})
+    assert (again.status_code, "opens nothing any more" in again.text) == (422, True)
+    async with sqlite_db.work() as session:
+        strong, _ = await access.add_key(
+            session, name="Archive", scopes=["recordings:read"], now=clock.now
+        )
+    refused = await page.post(f"/keys/{strong.id}/rotate", data={"overlap": "0"})
+    assert (refused.status_code, "has no recordings:read" in refused.text) == (422, True)
+    assert "tl_" not in re.sub("tl_…", "", refused.text)
+    async with sqlite_db.look() as session:
+        assert len([key for key in await queries.keys(session) if key.name == "Archive"]) == 1
+
+
 # --- the audit ------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,8 @@ class ApiKey(Base):
     created_at: Mapped[datetime]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    """From then on it opens nothing; None for one that lasts."""
 
 
 class IdempotencyKey(Base):

@@ -24,6 +24,9 @@ READS = tuple(scope for scope in KEY_SCOPES if scope.endswith(":read"))
 PREFIX = "tl_"
 """Begins every key, so that scanners for leaked secrets can find one."""
 
+LONGEST_KEY = timedelta(days=3650)
+LONGEST_OVERLAP = timedelta(days=30)
+
 _NAME_LENGTH = 100
 _NOTE_USE_EVERY = timedelta(minutes=1)
 
@@ -34,12 +37,20 @@ def digest(token: str) -> str:
 
 
 async def add_key(
-    session: AsyncSession, *, name: str, scopes: Sequence[str], now: datetime
+    session: AsyncSession,
+    *,
+    name: str,
+    scopes: Sequence[str],
+    lasts: timedelta | None = None,
+    now: datetime,
 ) -> tuple[ApiKey, str]:
     """Make a key. The second value is the key itself, which cannot be shown again.
 
-    Raises Invalid for an empty or overlong name, for no scope and for one that does not exist.
+    It ends after *lasts*, or never. Raises Invalid for an empty or overlong name, for no scope, for one that
+    does not exist, and for a lifetime that is none.
     """
+    if lasts is not None and not timedelta(0) < lasts <= LONGEST_KEY:
+        raise Invalid(f"a key lasts 1 to {LONGEST_KEY.days} days, or for ever")
     name = name.strip()
     if not 0 < len(name) <= _NAME_LENGTH:
         raise Invalid(f"a key needs a name of 1 to {_NAME_LENGTH} characters that says who uses it")
@@ -55,10 +66,38 @@ async def add_key(
         last4=token[-4:],
         scopes=sorted(set(scopes)),
         created_at=now,
+        expires_at=now + lasts if lasts is not None else None,
     )
     session.add(key)
     await session.flush()
     return key, token
+
+
+def opens(key: ApiKey, *, now: datetime) -> bool:
+    """Whether the key can be used: neither taken back nor past its end."""
+    return key.revoked_at is None and (key.expires_at is None or key.expires_at > now)
+
+
+async def rotate_key(
+    session: AsyncSession, key_id: str, *, overlap: timedelta, now: datetime
+) -> tuple[ApiKey, str]:
+    """A new key of the same name and scopes, that lasts as long; the old one works for *overlap* more.
+
+    So a program can be given the new one without a gap. Raises NotFound, Conflict for a key that opens
+    nothing any more, and Invalid for an overlap that is none.
+    """
+    if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
+        raise Invalid(f"the old key may work for at most {LONGEST_OVERLAP.days} days more")
+    old = await session.get(ApiKey, key_id, with_for_update=True, populate_existing=True)
+    if old is None:
+        raise NotFound(f"there is no API key {key_id}")
+    if not opens(old, now=now):
+        raise Conflict("this key opens nothing any more; make a new one")
+    lasts = old.expires_at - old.created_at if old.expires_at else None
+    made = await add_key(session, name=old.name, scopes=old.scopes, lasts=lasts, now=now)
+    old.expires_at = min(now + overlap, old.expires_at or now + overlap)
+    await session.flush()
+    return made
 
 
 async def note_use(session: AsyncSession, key_id: str, *, now: datetime) -> None:

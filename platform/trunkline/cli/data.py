@@ -1,6 +1,7 @@
 """Commands on what is stored: the database and the API's keys."""
 
 import asyncio
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -50,6 +51,10 @@ def key_add(
     scope: Annotated[
         list[str] | None, typer.Option(help="What it may do; may be repeated. Default: all reads.")
     ] = None,
+    days: Annotated[
+        int | None,
+        typer.Option(help="Days after which it opens nothing. Default: it lasts.", min=1),
+    ] = None,
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
@@ -59,10 +64,17 @@ def key_add(
 
     async def add(session: Any) -> None:
         row, token = await access.add_key(
-            session, name=name, scopes=scope or access.READS, now=utc_now()
+            session,
+            name=name,
+            scopes=scope or access.READS,
+            lasts=timedelta(days=days) if days else None,
+            now=utc_now(),
         )
         if as_json:
-            print_json({"id": row.id, "name": row.name, "scopes": row.scopes, "key": token})
+            ends = row.expires_at.isoformat() if row.expires_at else None
+            print_json(
+                {"id": row.id, "name": row.name, "scopes": row.scopes, "ends": ends, "key": token}
+            )
         else:
             print(token)  # noqa: T201 - data goes to standard output
             talk.print(

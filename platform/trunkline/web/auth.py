@@ -49,10 +49,10 @@ async def authenticate(
         raise KeyMissing("send an API key as `Authorization: Bearer tl_…`")
     now = parts.now()
     async with parts.db.look() as session:
-        key = await queries.key_for(session, given.credentials)
+        key = await queries.key_for(session, given.credentials, now=now)
     if key is None:
         raise KeyMissing(
-            "this API key is not valid, or was revoked; make one with: trunkline key add"
+            "this API key is not valid, has ended or was revoked; make one with: trunkline key add"
         )
     for scope in needed.scopes:
         if scope not in key.scopes:

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from fastapi import Request
 from starlette.responses import Response, StreamingResponse
 
+from trunkline.access import service as access
 from trunkline.access.models import ApiKey
 from trunkline.calls import queries as calls
 from trunkline.errors import Forbidden, NotFound
@@ -149,7 +150,8 @@ async def opened(web: Web, call_id: str, *, expires: int, by: str, signature: st
         raise LinkRefused("this link has expired; ask for a new one")
     async with web.db.look() as session:
         key = await session.get(ApiKey, by)
-    if key is None or key.revoked_at is not None or "recordings:read" not in key.scopes:
+    good = key is not None and access.opens(key, now=web.now())
+    if key is None or not good or "recordings:read" not in key.scopes:
         raise LinkRefused("the key that made this link may no longer hear recordings")
     return key
 

@@ -1,5 +1,6 @@
 """Keys of the API: who has which, a new one shown once, and taking one back."""
 
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
@@ -9,7 +10,7 @@ from trunkline.access import queries
 from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.access.roles import FOR_PEOPLE, SCOPES
-from trunkline.errors import Invalid
+from trunkline.errors import Conflict, Invalid, Refused
 from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts, Web
 from trunkline.web.people import actor, may
@@ -17,6 +18,11 @@ from trunkline.web.people import actor, may
 router = APIRouter(include_in_schema=False)
 
 _OFFERED = {name: means for name, means in SCOPES.items() if name not in FOR_PEOPLE}
+LASTS = {"": "Until it is taken back", "30": "30 days", "90": "90 days", "365": "A year"}
+"""Days that a key lasts → what the form says."""
+OVERLAPS = {"0": "not at all", "1": "1 hour more", "24": "1 day more", "168": "7 days more"}
+"""Hours that a replaced key works → what the form says."""
+
 _DONE = {"revoked": "The key opens nothing any more."}
 
 
@@ -32,6 +38,7 @@ async def make_key(
     parts: Parts,
     name: Annotated[str, Form(max_length=300)] = "",
     scopes: Annotated[list[str], Form()] = [],  # noqa: B006 - FastAPI copies it
+    days: Annotated[str, Form(max_length=10)] = "",
     person: Person = may("keys:write"),
 ) -> Response:
     """Make a key and show it this once. Nobody can give a key more than they may do themselves."""
@@ -39,8 +46,13 @@ async def make_key(
     try:
         if beyond := [scope for scope in scopes if not person.may(scope)]:
             raise Invalid(f"your role, {person.role}, has no {', '.join(beyond)} to give away")
+        if days not in LASTS:
+            raise Invalid("say how long the key is to last")
+        lasts = timedelta(days=int(days)) if days else None
         async with parts.db.work() as session:
-            key, token = await access.add_key(session, name=name, scopes=scopes, now=now)
+            key, token = await access.add_key(
+                session, name=name, scopes=scopes, lasts=lasts, now=now
+            )
             await access.note(
                 session,
                 **actor(person, request),
@@ -51,8 +63,49 @@ async def make_key(
             )
     except Invalid as error:
         return await _keys(
-            parts, person, fault=render.sentence(error), name=name, chosen=scopes, status=422
+            parts,
+            person,
+            fault=render.sentence(error),
+            name=name,
+            chosen=scopes,
+            days=days,
+            status=422,
         )
+    return await _keys(parts, person, token=token, made=key.name)
+
+
+@router.post("/keys/{key_id}/rotate")
+async def rotate_key(
+    key_id: str,
+    request: Request,
+    parts: Parts,
+    overlap: Annotated[str, Form(max_length=10)] = "24",
+    person: Person = may("keys:write"),
+) -> Response:
+    """A new key in place of one, which works a while longer. Nobody gets more than they may do themselves."""
+    now = parts.now()
+    try:
+        if overlap not in OVERLAPS:
+            raise Invalid("say how long the old key is to work")
+        async with parts.db.work() as session:
+            key, token = await access.rotate_key(
+                session, key_id, overlap=timedelta(hours=int(overlap)), now=now
+            )
+            if beyond := [scope for scope in key.scopes if not person.may(scope)]:
+                raise Refused(
+                    f"your role, {person.role}, has no {', '.join(beyond)}, so the new key cannot be shown "
+                    "to you; ask an owner"
+                )
+            await access.note(
+                session,
+                **actor(person, request),
+                action="key.rotated",
+                subject=key_id,
+                details={"new": key.id, "overlap_hours": overlap},
+                now=now,
+            )
+    except (Invalid, Refused, Conflict) as error:
+        return await _keys(parts, person, fault=render.sentence(error), status=422)
     return await _keys(parts, person, token=token, made=key.name)
 
 
@@ -80,8 +133,10 @@ async def _keys(
     token: str | None = None,
     made: str = "",
     name: str = "",
+    days: str = "",
     chosen: list[str] | None = None,
 ) -> Response:
+    now = web.now()
     async with web.db.look() as session:
         keys = await queries.keys(session)
     return render.page(
@@ -89,7 +144,11 @@ async def _keys(
         person=person,
         status=status,
         headers={"Cache-Control": "no-store"},
-        keys=sorted(keys, key=lambda key: (key.revoked_at is not None, key.id)),
+        keys=sorted(keys, key=lambda key: (not access.opens(key, now=now), key.id)),
+        now=now,
+        lasts=LASTS,
+        overlaps=OVERLAPS,
+        days=days,
         scopes={scope: means for scope, means in _OFFERED.items() if person.may(scope)},
         done=done,
         fault=fault,

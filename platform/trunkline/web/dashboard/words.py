@@ -167,6 +167,7 @@ AUDIT: dict[str, str] = {
     "import.discarded": "Discarded a file of contacts",
     "deal.moved": "Moved a deal",
     "key.made": "Made a key of the API",
+    "key.rotated": "Made a new key of the API in place of one",
     "key.revoked": "Took a key of the API back",
     "profile.published": "Published a profile",
     "number.set": "Let a profile answer a number",
