@@ -20,6 +20,7 @@ from trunkline.calls.lifecycle import EndReason
 from trunkline.desk.arrival import Reception
 from trunkline.desk.door import Kind
 from trunkline.errors import StaleLease, TrunklineError
+from trunkline.profiles.body import ProfileBody
 
 log = structlog.get_logger()
 
@@ -131,9 +132,8 @@ class _Rescue:
         )
         line.on_digit(menu.keypad.press)
         self._tape.listen(menu.hear)
-        if body is not None and body.record:
-            await self._tape.start()
-        if not await line.answer():
+        answered, _ = await asyncio.gather(line.answer(), self._record(body))
+        if not answered:
             return await line.ended()
         async with services.db.work() as session:
             await calls.rescue(session, self._lease, now=services.clock())
@@ -145,6 +145,10 @@ class _Rescue:
         finally:
             talking.cancel()
             await asyncio.gather(talking, return_exceptions=True)
+
+    async def _record(self, body: ProfileBody | None) -> None:
+        if body is not None and body.record:
+            await self._tape.start()
 
     async def wind_up(self) -> None:
         """Store what is left."""
@@ -179,8 +183,12 @@ class Tape:
         """Be recording from now on."""
         if self._on:
             return
-        await self._recorder.start()
         self._on = True
+        try:
+            await self._recorder.start()
+        except BaseException:
+            self._on = False
+            raise
 
     async def stop(self) -> None:
         """Store what is left."""
