@@ -303,7 +303,7 @@ def _plan(given: argparse.Namespace) -> Plan:
     if given.bargein:
         return Plan(4, 0, 5, 5, given.seed)
     if given.full:
-        return Plan(given.at_once, 26, 9, 7, given.seed)
+        return Plan(given.at_once, 26, 9, 5, given.seed)
     return Plan(given.at_once, given.turns, given.cuts, given.rounds, given.seed)
 
 
@@ -365,8 +365,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--systems", help=f"which, with commas between: {','.join(SYSTEMS)}")
     parser.add_argument("--at-once", type=int, default=2, help="callers at the same time")
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--cuts", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=6)
+    parser.add_argument("--cuts", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=8)
     kind = parser.add_mutually_exclusive_group()
