@@ -9,7 +9,6 @@ but leases, which end after seconds.
 
 import asyncio
 import contextlib
-import json
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -18,20 +17,19 @@ from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from trunkline.calls import queries as calls
-from trunkline.errors import NotFound
+from trunkline.desk import retell_events
 from trunkline.kit.clock import Clock, utc_now
 from trunkline.kit.crypt import Sealer
 from trunkline.kit.db import Database
-from trunkline.kit.http import Client, HttpFailed, Reply
+from trunkline.kit.http import Client
 from trunkline.outbox.listen import commits
 from trunkline.outbox.publish import publish, waiting
-from trunkline.webhooks import checks, queries, retell, retry, service, signing
+from trunkline.webhooks import attempts, checks, claims, outcomes, queries, retry
+from trunkline.webhooks.claims import Claimed
 from trunkline.webhooks.options import CourierOptions
+from trunkline.webhooks.outcomes import Outcome
 from trunkline.webhooks.retry import Decision
-from trunkline.webhooks.service import Claimed, Outcome
 
 log = structlog.get_logger()
 
@@ -255,7 +253,7 @@ class Courier:
             # On its own, because the publishers' lock is held until it commits.
             async with self._db.work() as session:
                 events = await publish(session, limit=options.batch)
-                made, claimed = await service.fan_out_in_hand(
+                made, claimed = await claims.fan_out_in_hand(
                     session,
                     events,
                     sealer=self._sealer,
@@ -265,7 +263,7 @@ class Courier:
                     lease=options.lease,
                     now=now,
                 )
-                await _in_format(session, claimed)
+                await retell_events.in_format(session, claimed)
             if made > len(claimed):
                 due = now
             if claimed:
@@ -292,10 +290,10 @@ class Courier:
         lost: set[str] = set()
         try:
             async with self._db.work() as session:
-                decisions = await service.settle(session, ended, jitter=self._jitter, now=now)
+                decisions = await outcomes.settle(session, ended, jitter=self._jitter, now=now)
                 if renewing:
-                    lost = await service.renew(session, in_hand, until=now + options.lease)
-                claimed = await service.claim(
+                    lost = await claims.renew(session, in_hand, until=now + options.lease)
+                claimed = await claims.claim(
                     session,
                     sealer=self._sealer,
                     limit=max(room, 0),
@@ -305,7 +303,7 @@ class Courier:
                     lease=options.lease,
                     now=now,
                 )
-                await _in_format(session, claimed)
+                await retell_events.in_format(session, claimed)
         except _AWAY:
             # Kept for a later round: settled then, what arrived is not sent again.
             self._ended = ended + self._ended
@@ -329,8 +327,8 @@ class Courier:
         ended, self._failed = self._failed, []
         try:
             async with self._db.work() as session:
-                decisions = await service.settle(session, ended, jitter=self._jitter, now=now)
-                claimed = await service.claim(
+                decisions = await outcomes.settle(session, ended, jitter=self._jitter, now=now)
+                claimed = await claims.claim(
                     session,
                     sealer=self._sealer,
                     limit=max(room, 0),
@@ -340,7 +338,7 @@ class Courier:
                     lease=options.lease,
                     now=now,
                 )
-                await _in_format(session, claimed)
+                await retell_events.in_format(session, claimed)
         except _AWAY:
             self._failed = ended + self._failed
             raise
@@ -366,7 +364,7 @@ class Courier:
             return
         self._prune_at = now + _PRUNE_EVERY
         async with self._db.work() as session:
-            gone = await service.prune(
+            gone = await outcomes.prune(
                 session,
                 delivered_before=now - self._options.keep_delivered,
                 failed_before=now - self._options.keep_failed,
@@ -382,7 +380,7 @@ class Courier:
         for outcome in ended:
             try:
                 async with self._db.work() as session:
-                    decisions = await service.settle(
+                    decisions = await outcomes.settle(
                         session, [outcome], jitter=self._jitter, now=self._clock()
                     )
             except _AWAY:
@@ -471,7 +469,13 @@ class Courier:
 
     async def _deliver(self, client: Client, hand: _Hand, claimed: Claimed) -> None:
         try:
-            outcome = await self._attempt(client, claimed)
+            outcome = await attempts.attempt(
+                client,
+                claimed,
+                total=self._options.total,
+                max_body_bytes=self._options.max_body_bytes,
+                clock=self._clock,
+            )
         except Exception:
             # Its lease ends and it is tried again.
             log.exception("delivery_unattempted", delivery_id=claimed.delivery_id)
@@ -483,85 +487,7 @@ class Courier:
         else:
             self._failed.append(outcome)
 
-    async def _attempt(self, client: Client, claimed: Claimed) -> Outcome:
-        options, started_at = self._options, self._clock()
-        headers = {
-            "content-type": "application/json",
-            "user-agent": "trunkline",
-            **signing.headers(
-                claimed.body, event_id=claimed.event_id, at=started_at, secrets=claimed.secrets
-            ),
-            "trunkline-event": claimed.event_type,
-            "trunkline-attempt": str(claimed.number),
-        }
-        if claimed.format == service.RETELL:
-            headers["x-retell-signature"] = retell.signature(
-                claimed.body, at=started_at, secret=claimed.secrets[0]
-            )
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        reply: Reply | None = None
-        error: str | None = None
-        try:
-            reply = await client.exchange(
-                "POST",
-                claimed.url,
-                headers={**claimed.headers, **headers},
-                content=claimed.body,
-                total=options.total,
-                max_body_bytes=options.max_body_bytes,
-                key=claimed.endpoint_id,
-            )
-            error = reply.problem
-        except HttpFailed as failure:
-            error = str(failure)
-        return Outcome(
-            claimed,
-            started_at,
-            round((loop.time() - began) * 1000),
-            # The endpoint's own may be passwords; the log tells that they were sent.
-            {**dict.fromkeys(claimed.headers, "(hidden)"), **headers},
-            status=reply.status if reply else None,
-            error=error,
-            response_headers=reply.headers if reply else None,
-            response_body=reply.body if reply else b"",
-        )
-
 
 def _first_line(error: Exception) -> str:
     told = str(getattr(error, "orig", None) or error).strip()
     return told.splitlines()[0] if told else type(error).__name__
-
-
-async def _in_format(session: AsyncSession, claimed: Sequence[Claimed]) -> None:
-    for each in claimed:
-        if each.format == service.RETELL:
-            each.body = await _as_retell(session, each)
-
-
-async def _as_retell(session: AsyncSession, claimed: Claimed) -> bytes:
-    event = json.loads(claimed.body)
-    try:
-        call = await calls.call(session, event["data"].get("call_id") or "")
-    except NotFound:
-        return retell.body(event, None)
-    turns = await calls.turns(session, call.id)
-    return retell.body(
-        event,
-        retell.CallFacts(
-            id=call.id,
-            channel=call.channel,
-            direction=call.direction,
-            from_number=call.from_number,
-            to_number=call.to_number,
-            profile_version_id=call.profile_version_id,
-            started_at=call.started_at,
-            answered_at=call.answered_at,
-            ended_at=call.ended_at,
-            end_reason=call.end_reason,
-            turns=[
-                retell.Spoken(turn.role, turn.text, turn.started_ms, turn.ended_ms)
-                for turn in turns
-            ],
-        ),
-    )

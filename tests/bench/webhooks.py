@@ -37,7 +37,7 @@ from trunkline.kit.ids import new_id
 from trunkline.outbox.models import EventRow
 from trunkline.outbox.publish import publish
 from trunkline.outbox.record import record
-from trunkline.webhooks import checks, service
+from trunkline.webhooks import checks, claims, service
 from trunkline.webhooks.models import Delivery, Endpoint
 from trunkline.webhooks.options import CourierOptions, EndpointOptions
 
@@ -200,7 +200,7 @@ async def claim_time(url: str, *, sizes: Sequence[int]) -> list[tuple[int, float
             with contextlib.suppress(_Undo):
                 async with db.work() as session:
                     for id_ in endpoint_ids:
-                        taken = service._take(id_, limit=16, until=utc_now(), now=utc_now())
+                        taken = claims._take(id_, limit=16, until=utc_now(), now=utc_now())
                         await session.execute(taken)
                     times.append(1000 * (time.perf_counter() - began))
                     raise _Undo

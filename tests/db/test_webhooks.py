@@ -26,10 +26,11 @@ from trunkline.kit.db import Database
 from trunkline.outbox.models import EventRow
 from trunkline.outbox.publish import publish
 from trunkline.outbox.record import record
-from trunkline.webhooks import queries, repair, retry, service
+from trunkline.webhooks import claims, outcomes, queries, repair, retry, service
+from trunkline.webhooks.claims import Claimed
 from trunkline.webhooks.models import Attempt, Delivery, Endpoint
 from trunkline.webhooks.options import EndpointOptions
-from trunkline.webhooks.service import Claimed, Outcome
+from trunkline.webhooks.outcomes import Outcome
 
 LEASE = timedelta(seconds=30)
 OPTIONS = EndpointOptions(keys=(new_key(),), allow=("127.0.0.1",))
@@ -62,7 +63,7 @@ async def ready(db: Database, now: datetime, count: int, *, call: str = "call_1"
 
 async def claim(db: Database, now: datetime, **more: Any) -> list[Claimed]:
     async with db.work() as session:
-        return await service.claim(
+        return await claims.claim(
             session, **{"limit": 100, "lease": LEASE, "now": now, "sealer": SEALER, **more}
         )
 
@@ -72,7 +73,7 @@ async def settle(
 ) -> retry.Decision:
     came = Outcome(claimed, started_at=now, ms=12, request_headers={"webhook-id": "x"}, **outcome)
     async with db.work() as session:
-        [decision] = await service.settle(session, [came], jitter=lambda: jitter, now=now)
+        [decision] = await outcomes.settle(session, [came], jitter=lambda: jitter, now=now)
     return decision
 
 
@@ -255,7 +256,7 @@ async def tell_in_hand(
     async with db.work() as session:
         for turns in range(count):
             await record(session, TranscriptReady(f"call_{turns % 2}", turns=turns), now=now)
-        return await service.fan_out_in_hand(
+        return await claims.fan_out_in_hand(
             session,
             await publish(session),
             **{
@@ -374,7 +375,7 @@ async def test_two_couriers_never_claim_the_same(db: Database, now: datetime) ->
     await add(db, now)
     await ready(db, now, 6)
     async with db.work() as session:
-        first = await service.claim(session, sealer=SEALER, limit=3, lease=LEASE, now=now)
+        first = await claims.claim(session, sealer=SEALER, limit=3, lease=LEASE, now=now)
         if db.dialect == "postgresql":
             second = await claim(db, now)  # would hang here if it waited for the first
     if db.dialect == "sqlite":
@@ -680,13 +681,13 @@ async def test_a_renewed_lease_ends_later(db: Database, now: datetime) -> None:
     mine = await claim(db, now, limit=1)
     until = now + 2 * LEASE
     async with db.work() as session:
-        assert await service.renew(session, mine, until=until) == set()
+        assert await claims.renew(session, mine, until=until) == set()
     mine[0].leased_until = until
     [other] = await claim(db, now + LEASE)
     assert other.delivery_id != mine[0].delivery_id
     [stolen] = await claim(db, until, limit=1)
     async with db.work() as session:
-        lost = await service.renew(session, mine, until=until + LEASE)
+        lost = await claims.renew(session, mine, until=until + LEASE)
         assert lost == {mine[0].delivery_id}
         taken = await session.get(Delivery, stolen.delivery_id)
         assert taken is not None
@@ -986,11 +987,11 @@ async def test_the_log_is_kept_for_a_time(db: Database, now: datetime) -> None:
     await ready(db, now, 1)
     gone: dict[str, Any] = {"delivered_before": now - timedelta(days=30), "failed_before": old}
     async with db.work() as session:
-        assert await service.prune(session, **gone) == 1
+        assert await outcomes.prune(session, **gone) == 1
     assert sorted(await states(db)) == ["failed", "pending", "pending"]
     async with db.work() as session:
         later = {**gone, "failed_before": now - timedelta(days=30)}
-        assert await service.prune(session, **later) == 1
+        assert await outcomes.prune(session, **later) == 1
         attempts = await session.scalar(select(func.count()).select_from(Attempt))
     assert attempts == 0
 

@@ -20,11 +20,12 @@ from trunkline.outbox.record import record
 from trunkline.web.app import create_app
 from trunkline.web.dashboard import snippets, webhook_pages
 from trunkline.web.options import WebOptions
-from trunkline.webhooks import queries
+from trunkline.webhooks import claims, outcomes, queries
 from trunkline.webhooks import service as webhooks
+from trunkline.webhooks.claims import Claimed
 from trunkline.webhooks.models import Delivery, Endpoint
 from trunkline.webhooks.options import EndpointOptions
-from trunkline.webhooks.service import Claimed, Outcome
+from trunkline.webhooks.outcomes import Outcome
 
 if TYPE_CHECKING:
     from tests.conftest import Make
@@ -266,7 +267,7 @@ async def claimed(db: Database, now: datetime) -> list[Claimed]:
     async with db.work() as session:
         await webhooks.fan_out(session, await publish(session), now=now)
     async with db.work() as session:
-        return await webhooks.claim(
+        return await claims.claim(
             session, sealer=Sealer(KEYS), limit=100, lease=timedelta(seconds=3), now=now
         )
 
@@ -276,7 +277,7 @@ async def answered(
 ) -> None:
     """The receiver answers so, or not at all."""
     headers = {"content-type": "text/plain"} if status else None
-    outcomes = [
+    came = [
         Outcome(
             claim, now, 41, {"webhook-id": claim.event_id}, status=status, response_body=body,
             error=None if status else "the connection was refused", response_headers=headers,
@@ -284,7 +285,7 @@ async def answered(
         for claim in claims
     ]  # fmt: skip
     async with db.work() as session:
-        await webhooks.settle(session, outcomes, jitter=lambda: 1.0, now=now)
+        await outcomes.settle(session, came, jitter=lambda: 1.0, now=now)
 
 
 async def test_every_attempt_is_shown(

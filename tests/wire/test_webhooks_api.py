@@ -23,7 +23,7 @@ from trunkline.outbox.record import record
 from trunkline.sandbox.receiver import Receiver
 from trunkline.web.app import create_app
 from trunkline.web.options import WebOptions
-from trunkline.webhooks import service
+from trunkline.webhooks import claims, outcomes, service
 from trunkline.webhooks.models import Endpoint
 from trunkline.webhooks.options import CourierOptions, EndpointOptions
 
@@ -83,11 +83,11 @@ async def fan_out(db: Database, *, now: datetime) -> None:
 async def attempt(db: Database, status: int, *, now: datetime) -> int:
     """Answer all that is due with *status*; how many there were."""
     async with db.work() as session:
-        claimed = await service.claim(
+        claimed = await claims.claim(
             session, sealer=Sealer(KEYS), limit=50, lease=timedelta(seconds=4), now=now
         )
-        outcomes = [
-            service.Outcome(
+        came = [
+            outcomes.Outcome(
                 each,
                 started_at=now,
                 ms=41,
@@ -98,7 +98,7 @@ async def attempt(db: Database, status: int, *, now: datetime) -> int:
             )
             for each in claimed
         ]
-        await service.settle(session, outcomes, jitter=lambda: 1.0, now=now)
+        await outcomes.settle(session, came, jitter=lambda: 1.0, now=now)
     return len(claimed)
 
 
@@ -246,7 +246,7 @@ async def test_a_secret_is_rotated_with_an_overlap(
     assert rotated["old_secret_until"] == "2026-01-15T09:31:00Z"
     await happen(db, SAMPLE["call.ended"], now=now)
     async with db.work() as session:
-        (claimed,) = await service.claim(
+        (claimed,) = await claims.claim(
             session, sealer=Sealer(KEYS), limit=1, lease=timedelta(seconds=4), now=now
         )
     assert claimed.secrets == (rotated["secret"], endpoint["secret"])

@@ -28,7 +28,7 @@ from trunkline.outbox.models import EventRow
 from trunkline.outbox.publish import publish
 from trunkline.profiles import queries as profiles
 from trunkline.sandbox.story import OUR_NUMBER
-from trunkline.webhooks import retry
+from trunkline.webhooks import claims, outcomes, retry
 from trunkline.webhooks import service as webhooks
 from trunkline.webhooks.options import EndpointOptions
 
@@ -740,15 +740,15 @@ async def _deliver(
         at = event.recorded_at
         await webhooks.queue(session, endpoint, [event], now=at)
         for status in answers:
-            claimed = await webhooks.claim(session, sealer=sealer, limit=1, lease=_LEASE, now=at)
-            outcome = webhooks.Outcome(
+            claimed = await claims.claim(session, sealer=sealer, limit=1, lease=_LEASE, now=at)
+            outcome = outcomes.Outcome(
                 claimed[0],
                 started_at=at,
                 ms=_EXCHANGE_MS,
                 request_headers={"webhook-id": event.id},
                 status=status,
             )
-            (decision,) = await webhooks.settle(session, [outcome], jitter=lambda: 1.0, now=at)
+            (decision,) = await outcomes.settle(session, [outcome], jitter=lambda: 1.0, now=at)
             # A claim reads the health of the endpoint that the session has, and settling writes past it.
             await session.refresh(endpoint)
             if isinstance(decision, retry.RetryAt):
