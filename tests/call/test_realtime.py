@@ -61,6 +61,14 @@ async def test_who_breaks_in_stops_the_realtime_answer(modality: str, placed: Pl
 async def test_halfcascade_speaks_with_the_profiles_voice(placed: Place) -> None:
     """Realtime writes, Cartesia speaks: the same outcome, and each word known when it was heard."""
     call = await placed(STORY["a"], profile=realtime(modality="text"))
+    both = {"realtime": "openai gpt-realtime", "tts": "cartesia sonic-2"}
+    made = [turn.models for turn in call.page.turns if turn.role == "agent"]
+    assert made == [
+        {"tts": both["tts"]},
+        both,
+        both,
+        both,
+    ]  # of the greeting the model knows nothing
     moved = [(c.title, c.before, c.after) for c in call.page.changes if c.entity == "deal"]
     assert moved == [("Office Fiber", "proposal", "won")]
     assert call.page.call.end_reason == "agent_hangup"

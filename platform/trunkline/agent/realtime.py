@@ -21,6 +21,7 @@ from livekit.agents import (
     APIStatusError,
     APITimeoutError,
     UserStateChangedEvent,
+    inference,
 )
 from livekit.agents.llm import ChatContext, RealtimeError, Tool
 from livekit.agents.metrics import RealtimeModelMetrics
@@ -102,8 +103,15 @@ class Realtime(RealtimeModel):
         self.lost = False
         self.used = Used("realtime", self.label_shown)
         """What it did so far."""
+        self.fresh = False
+        """Whether there is an answer that nobody was told of by ``taken``."""
         self.limits: tuple[RateLimit, ...] = ()
         """What the provider said last of its limits."""
+
+    def taken(self) -> bool:
+        """Whether it has begun an answer since this was asked last."""
+        fresh, self.fresh = self.fresh, False
+        return fresh
 
     def count(self, metrics: Any) -> None:
         """One answer more. What it hears is part of the input tokens."""
@@ -211,7 +219,8 @@ class _Session(RealtimeSession):
                 self._life = _life(event.get("session") or {}, utc_now())
             case "input_audio_buffer.speech_started":
                 self._settle()
-            case "input_audio_buffer.speech_stopped" | "response.created":
+            case "input_audio_buffer.speech_stopped" | "response.created" as kind:
+                self._model.fresh |= kind == "response.created"
                 self._owe()
             case "response.done":
                 if event["response"].get("status") != "failed":
@@ -384,14 +393,14 @@ def agent(
     model: Realtime, instructions: str, tools: Sequence[Tool], said: Sequence[Turn]
 ) -> FrontDesk:
     """The agent that talks by *model*; the session's own models stand by."""
-    given: dict[str, Any] = {}
-    if model.choice.turns.by != "local":
-        given["turn_handling"] = {"turn_detection": "realtime_llm"}
+    # The session's own may be a recogniser's, which hears nothing of this agent.
+    local = model.choice.turns.by == "local"
+    turns = inference.TurnDetector(version="v1-mini") if local else "realtime_llm"
     return FrontDesk(
         instructions=instructions,
         tools=list(tools),
         chat_ctx=known(said),
         llm=model,
         stt=None,
-        **given,
+        turn_handling={"turn_detection": turns},
     )

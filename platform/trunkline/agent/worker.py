@@ -299,7 +299,7 @@ class _Call:
         assert self._team is not None
         assert self._realtime is not None
         voice = self._team.models_of(role) if role == "agent" else {}
-        if voice and self._realtime.choice.modality == "audio":
+        if voice and (self._realtime.choice.modality == "audio" or not self._realtime.taken()):
             return voice
         return {"realtime": self._realtime.label_shown, **voice}
 
