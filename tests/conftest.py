@@ -45,12 +45,13 @@ COSTLY_FIRST = ("stack", "call", "browser")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Four processes for the whole run, none for a part of it.
+    """Two processes for the whole run, none for a part of it.
 
-    Calls wait for audio most of their time: two beside each other take a fifth of two cores. For one file
-    the processes' own start would take longer than the file.
+    Calls wait for audio most of their time, so two cores carry two of them side by side; of four, those
+    that start a stack make the others late. For one file the processes' own start would take longer
+    than the file.
     """
-    return 4 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+    return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
