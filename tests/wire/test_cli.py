@@ -182,6 +182,48 @@ async def test_the_database_is_made_and_checked(tmp_path: Path) -> None:
     assert json.loads(out)["ok"] is True
 
 
+async def test_contacts_from_a_file(tmp_path: Path) -> None:
+    """A dry run leaves nothing behind; the import makes whom it can and tells the others by their line."""
+    (tmp_path / "people.csv").write_text(
+        "Name;Phone\nDana Whitfield;(202) 555-0134\nNobody;12\nJames;+1 202 555 0145\n", "utf-8"
+    )
+    await run("db", "upgrade", "--data", "new", cwd=tmp_path)
+    given = ("contacts", "import", "people.csv", "--region", "US", "--json", "--data", "new")
+    code, out, err = await run(*given, "--dry-run", cwd=tmp_path)
+    assert code == 0, err
+    would = json.loads(out)
+    assert (would["made"], would["failed"], would["dry_run"]) == (2, 1, True)
+    assert would["columns"] == {"Name": "name", "Phone": "phone"}
+    assert "2 contacts would be made" in " ".join(err.split())
+    assert not list((tmp_path / "new" / "blobs" / "imports").glob("*"))
+    code, out, err = await run(*given, "--errors", "failed.csv", cwd=tmp_path)
+    assert code == 0, err
+    done = json.loads(out)
+    assert (done["made"], done["failed"]) == (2, 1)
+    assert done["errors"][0]["line"] == 3
+    assert "Nobody" in (tmp_path / "failed.csv").read_text("utf-8-sig")
+    again = json.loads((await run(*given, cwd=tmp_path))[1])
+    assert (again["made"], again["same"]) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.csv"], "nowhere.csv cannot be read: No such file"),
+        (["people.csv", "--columns", "name,nonsense"], "nonsense"),
+        (["people.csv", "--region", "XX"], "XX"),
+    ],
+)
+async def test_a_file_that_will_not_do(arguments: list[str], says: str, tmp_path: Path) -> None:
+    """One sentence, exit code 2, and no file is kept."""
+    (tmp_path / "people.csv").write_text("Name,Phone\nDana,+12025550134\n", "utf-8")
+    await run("db", "upgrade", "--data", "new", cwd=tmp_path)
+    code, _, err = await run("contacts", "import", *arguments, "--data", "new", cwd=tmp_path)
+    assert code == 2, err
+    assert says in " ".join(err.split())
+    assert not list((tmp_path / "new" / "blobs" / "imports").glob("*"))
+
+
 async def test_calling_somebody(tmp_path: Path) -> None:
     """`trunkline call` queues the call and prints its id; what may not be called is one sentence."""
     data = ("--data", str(tmp_path))

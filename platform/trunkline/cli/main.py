@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from trunkline.cli import data, lines, numbers, outbound, processes, profiles, webhooks
+from trunkline.cli import contacts, data, lines, numbers, outbound, processes, profiles, webhooks
 from trunkline.cli.shared import talk
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app.add_typer(data.user_app, name="user")
 app.add_typer(profiles.profile_app, name="profile")
 app.add_typer(numbers.number_app, name="number")
 app.add_typer(numbers.block_app, name="block")
+app.add_typer(contacts.contacts_app, name="contacts")
 app.add_typer(lines.sip_app, name="sip")
 app.add_typer(webhooks.webhooks_app, name="webhooks")
 
