@@ -200,7 +200,12 @@ async def test_me_tells_who_asks_and_the_use_is_noted(
     """GET /v1/me needs no scope, and the key's last use is stored."""
     key, header = await a_key(db, now, "webhooks:read")
     answer = await api.get("/v1/me", headers=header)
-    assert answer.json() == {"key_id": key.id, "name": "partner", "scopes": ["webhooks:read"]}
+    assert answer.json() == {
+        "key_id": key.id,
+        "name": "partner",
+        "scopes": ["webhooks:read"],
+        "expires_at": None,
+    }
     async with db.look() as session:
         assert (await session.get_one(ApiKey, key.id)).last_used_at == now
 
@@ -577,6 +582,9 @@ async def test_the_description_fits_what_is_there(api: httpx.AsyncClient) -> Non
         "get_transcript": "/v1/calls/{call_id}/transcript",
         "get_recording": "/v1/calls/{call_id}/recording",
         "get_me": "/v1/me",
+        "list_users": "/v1/users",
+        "list_keys": "/v1/keys",
+        "list_audit": "/v1/audit",
         "list_contacts": "/v1/contacts",
         "list_deals": "/v1/deals",
         "list_activities": "/v1/activities",

@@ -471,6 +471,26 @@ async def test_a_key_is_replaced_on_its_page(
         assert len([key for key in await queries.keys(session) if key.name == "Archive"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("role", "gives"), [(Role.OWNER, 200), (Role.INTEGRATOR, 422), (Role.MANAGER, 403)]
+)
+async def test_who_lets_a_program_read_the_audit(
+    sqlite_db: Database, page: httpx.AsyncClient, clock: Clock, role: Role, gives: int
+) -> None:
+    """An owner makes a key that may; an integrator is not offered it and cannot give it away all the same,
+    and nobody makes a key that makes keys."""
+    await somebody(sqlite_db, role, clock.now)
+    await log_in(page, f"{role}@example.com")
+    form = (await page.get("/keys")).text
+    assert ('value="audit:read"' in form) == (gives == 200)
+    assert ('value="keys:read"' in form) == (gives != 403)
+    assert 'value="keys:write"' not in form
+    made = await page.post("/keys", data={"name": "Archive", "scopes": "audit:read"})
+    assert made.status_code == gives
+    no_key = await page.post("/keys", data={"name": "Archive", "scopes": "keys:write"})
+    assert no_key.status_code == (403 if gives == 403 else 422)
+
+
 # --- the audit ------------------------------------------------------------------------------------
 
 

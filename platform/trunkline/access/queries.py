@@ -31,6 +31,14 @@ async def keys(session: AsyncSession) -> Sequence[ApiKey]:
     return (await session.scalars(select(ApiKey).order_by(ApiKey.id.desc()))).all()
 
 
+async def keys_page(session: AsyncSession, *, after: str | None, limit: int) -> Sequence[ApiKey]:
+    """Keys as :func:`keys` has them, but in the order in which they were made, those after the id *after*."""
+    statement = select(ApiKey).order_by(ApiKey.id).limit(limit)
+    if after is not None:
+        statement = statement.where(ApiKey.id > after)
+    return (await session.scalars(statement)).all()
+
+
 async def user_by_email(session: AsyncSession, email: str) -> User | None:
     """The account of an address, in whatever capitals it is written."""
     return await session.scalar(select(User).where(User.email == email.strip().lower()))
@@ -47,6 +55,14 @@ async def user(session: AsyncSession, user_id: str) -> User:
 async def users(session: AsyncSession) -> Sequence[User]:
     """Everybody, also those who are shut out, by name."""
     return (await session.scalars(select(User).order_by(User.name, User.id))).all()
+
+
+async def users_page(session: AsyncSession, *, after: str | None, limit: int) -> Sequence[User]:
+    """Everybody, in the order in which they came, those after the id *after*."""
+    statement = select(User).order_by(User.id).limit(limit)
+    if after is not None:
+        statement = statement.where(User.id > after)
+    return (await session.scalars(statement)).all()
 
 
 async def open_invite(session: AsyncSession, token: str, *, now: datetime) -> Invite | None:
@@ -69,9 +85,14 @@ async def audit(
     actor_id: str | None = None,
     subject: str | None = None,
     action: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
     limit: int,
 ) -> Sequence[Audit]:
-    """The audit, the latest first; *before* is the id of the last row of the page before."""
+    """The audit, the latest first; *before* is the id of the last row of the page before.
+
+    *since* is the first moment of which it tells, *until* the first of which it no longer does.
+    """
     statement = select(Audit).order_by(Audit.id.desc()).limit(limit)
     if before is not None:
         statement = statement.where(Audit.id < before)
@@ -81,4 +102,8 @@ async def audit(
         statement = statement.where(Audit.subject == subject)
     if action is not None:
         statement = statement.where(Audit.action == action)
+    if since is not None:
+        statement = statement.where(Audit.at >= since)
+    if until is not None:
+        statement = statement.where(Audit.at < until)
     return (await session.scalars(statement)).all()

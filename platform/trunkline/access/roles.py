@@ -27,14 +27,22 @@ SCOPES: dict[str, str] = {
     "events:read": "Every event, as a log to be read from any point on.",
     "webhooks:read": "Webhook endpoints and their deliveries.",
     "webhooks:write": "Make and change endpoints, send tests, send deliveries again.",
+    "keys:read": "Which keys of the API there are, what they may do, when they were used; no key itself.",
     "keys:write": "Make and revoke keys of the API.",
+    "people:read": "Who has an account here, with their address and role.",
     "people:write": "Invite people, change their role, shut them out.",
     "audit:read": "Who looked at or changed what.",
 }
 """What may be allowed: scope → what it opens."""
 
-FOR_PEOPLE = frozenset({"keys:write", "people:write", "audit:read"})
-"""Scopes that no key of the API can have: whoever holds them could give themselves all others."""
+FOR_PEOPLE = frozenset({"keys:write", "people:write"})
+"""Scopes that no key of the API can have: whoever holds them could give themselves all others.
+
+Their reading halves, and ``audit:read``, give nobody further rights, so that a key may have them.
+"""
+
+ABOUT_ACCESS = frozenset({"keys:read", "people:read", "audit:read"})
+"""Scopes that tell of the people here and what they do. A key has one only when it was asked for by name."""
 
 _READS = frozenset({"calls:read", "contacts:read", "profiles:read", "webhooks:read"})
 
@@ -42,7 +50,8 @@ MAY: dict[Role, frozenset[str]] = {
     Role.OWNER: frozenset(SCOPES),
     Role.MANAGER: _READS
     | {"calls:write", "recordings:read", "contacts:write", "profiles:write", "webhooks:read"},
-    Role.INTEGRATOR: _READS | {"events:read", "webhooks:write", "keys:write", "contacts:write"},
+    Role.INTEGRATOR: _READS
+    | {"events:read", "webhooks:write", "contacts:write", "keys:read", "keys:write"},
     Role.VIEWER: frozenset({"calls:read", "contacts:read", "profiles:read"}),
 }
 """Role → scopes."""

@@ -11,15 +11,17 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline.access.models import ApiKey, Audit, Invite, Login, User
-from trunkline.access.roles import FOR_PEOPLE, SCOPES, Role
+from trunkline.access.roles import ABOUT_ACCESS, FOR_PEOPLE, SCOPES, Role
 from trunkline.errors import Conflict, Invalid, NotFound, Refused
 from trunkline.kit.ids import new_id
 
 KEY_SCOPES = {scope: what for scope, what in SCOPES.items() if scope not in FOR_PEOPLE}
 """What a key of the API may be allowed."""
 
-READS = tuple(scope for scope in KEY_SCOPES if scope.endswith(":read"))
-"""Scopes that change nothing."""
+READS = tuple(
+    scope for scope in KEY_SCOPES if scope.endswith(":read") and scope not in ABOUT_ACCESS
+)
+"""Scopes that change nothing; what a key may do of which nothing else was said."""
 
 PREFIX = "tl_"
 """Begins every key, so that scanners for leaked secrets can find one."""

@@ -49,7 +49,11 @@ def db_check(data: Data = None, as_json: AsJson = False) -> None:
 def key_add(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     scope: Annotated[
-        list[str] | None, typer.Option(help="What it may do; may be repeated. Default: all reads.")
+        list[str] | None,
+        typer.Option(
+            help="What it may do; may be repeated. Default: all reads but people:read, keys:read and "
+            "audit:read."
+        ),
     ] = None,
     days: Annotated[
         int | None,

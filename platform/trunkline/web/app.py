@@ -37,6 +37,7 @@ from trunkline.web.errors import Problem, documented
 from trunkline.web.options import WebOptions
 from trunkline.web.people import Door
 from trunkline.web.routes import (
+    access,
     activities,
     calls,
     changes,
@@ -120,7 +121,7 @@ def create_app(
             numbers,
             profiles,
         ),
-        *(events, webhooks, hooks, livekit),
+        *(events, webhooks, hooks, access, livekit),
     )
     for room in rooms:
         app.include_router(room.router)

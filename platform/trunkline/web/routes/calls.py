@@ -346,6 +346,9 @@ class Me(BaseModel):
     key_id: str = Field(examples=["key_01kf0q8m3s7t9v1w3x5y7z9abt"])
     name: str = Field(examples=["Zapier"])
     scopes: list[str] = Field(examples=[["calls:read"]])
+    expires_at: datetime | None = Field(
+        description="From then on it opens nothing; null for one that lasts.", examples=[_AT]
+    )
 
 
 CallId = Annotated[str, Path(description="The call's id.", examples=[_CALL])]
@@ -615,4 +618,4 @@ async def get_signed_recording(
 )  # fmt: skip
 async def get_me(key: AnyKey) -> Me:
     """The key that came with the request; good for trying a connection."""
-    return Me(key_id=key.id, name=key.name, scopes=key.scopes)
+    return Me(key_id=key.id, name=key.name, scopes=key.scopes, expires_at=key.expires_at)
