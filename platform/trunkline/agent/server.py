@@ -54,6 +54,9 @@ log = structlog.get_logger()
 WIND_UP = timedelta(seconds=120)
 """How long a call that is over may take to be stored: tools that still run, joining its recording."""
 
+_OTHERS = timedelta(milliseconds=300)
+"""How long another worker's agent has to appear in a room before the rescue is sent for."""
+
 _PAST_LIMIT = timedelta(minutes=2)
 """How much longer than the profile allows a call may be before LiveKit ends it: we say goodbye first."""
 
@@ -196,7 +199,7 @@ class Server(AgentServer):
         return self._proc_pool._warmed_proc_queue.qsize() < self._reserved_slots
 
     def send_rescue(self, room: str) -> None:
-        """See to it that ``trunkline-rescue`` answers *room*, unless it meets another worker's agent."""
+        """See to it that ``trunkline-rescue`` answers *room*, unless another worker's agent comes."""
         self._keep(_send_rescue(room, self._livekit))
 
     @property
@@ -262,9 +265,13 @@ async def _replace(room: str, livekit: LiveKit) -> None:
 
 
 async def _send_rescue(room: str, livekit: LiveKit) -> None:
+    await asyncio.sleep(_OTHERS.total_seconds())
     try:
-        # At once: the rescue needs longer to come than another worker's agent that LiveKit asks now, and
-        # leaves again when it meets one. Every full worker was asked; one rescue is enough.
+        who = await livekit.participants(room)
+        rings = any(one.kind == one.Kind.SIP for one in who)
+        if not rings or any(one.kind == one.Kind.AGENT for one in who):
+            return
+        # Every full worker was asked; one rescue is enough.
         if not any(one.agent_name == RESCUE for one in await livekit.dispatches(room)):
             await livekit.dispatch(room, RESCUE)
     except LiveKitFailed as error:
