@@ -610,6 +610,8 @@ async def test_the_description_fits_what_is_there(api: httpx.AsyncClient) -> Non
         "list_profiles": "/v1/profiles",
         "get_profile": "/v1/profiles/{name}",
         "publish_profile": "/v1/profiles/{name}",
+        "get_profile_yaml": "/v1/profiles/{name}/yaml",
+        "publish_profile_yaml": "/v1/profiles/{name}/yaml",
         "list_profile_versions": "/v1/profiles/{name}/versions",
         "get_profile_version": "/v1/profiles/{name}/versions/{version}",
         "diff_profile": "/v1/profiles/{name}/diff",

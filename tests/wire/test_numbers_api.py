@@ -12,7 +12,7 @@ from trunkline.access import queries as access_queries
 from trunkline.access import service as access
 from trunkline.kit.blobs import BlobOptions, open_blobs
 from trunkline.kit.db import Database
-from trunkline.profiles import queries
+from trunkline.profiles import queries, text
 from trunkline.web.app import create_app
 from trunkline.web.options import WebOptions
 
@@ -112,6 +112,70 @@ async def test_a_bad_profile_is_refused_whole(
     assert says in answer.json()["detail"]
     assert (await api.get("/v1/profiles/Day")).status_code == 404
     assert (await api.get("/v1/profiles")).json() == {"data": [], "next_cursor": None}
+
+
+FILE = "/v1/profiles/Front desk/yaml"
+
+
+async def test_a_profile_goes_out_as_a_file_and_comes_back(
+    api: httpx.AsyncClient, db: Database
+) -> None:
+    """The example is published as it is printed; what GET gives is what `profile export` prints, changes
+    nothing when it is sent back, and with its ETag nobody's version is overwritten unseen."""
+    made = await api.put(FILE, content=text.example())
+    assert (made.status_code, made.json()) == (201, {"created": True, "version": 1, "changes": []})
+    shown = await api.get(FILE)
+    assert shown.headers["content-type"].startswith("application/yaml")
+    assert shown.headers["etag"] == '"1"'
+    assert shown.text == text.write(text.parse(text.example())).strip() + "\n"
+    assert "# " in shown.text
+    with_bom = b"\xef\xbb\xbf" + shown.content  # as some editors save it
+    same = await api.put(FILE, content=with_bom, headers={"If-Match": shown.headers["etag"]})
+    assert (same.status_code, same.json()["version"]) == (200, 1)
+
+    edited = shown.text.replace("\ncompany: ", "\ncompany: New ", 1)
+    both = {"If-Match": '"1"', "Content-Type": "application/yaml", "Idempotency-Key": "once"}
+    changed = await api.put(FILE, content=edited, headers=both)
+    assert changed.json()["version"] == 2
+    assert [one["field"] for one in changed.json()["changes"]] == ["company"]
+    again = await api.put(FILE, content=edited, headers=both)
+    assert (again.json(), again.headers["idempotent-replayed"]) == (changed.json(), "true")
+    late = await api.put(FILE, content=shown.content, headers={"If-Match": '"1"'})
+    assert (late.status_code, late.json()["code"]) == (409, "conflict")
+    assert "it changed: company." in late.json()["detail"]
+    as_json = (await api.get("/v1/profiles/Front desk")).json()
+    assert (as_json["version"], as_json["body"]["company"][:4]) == (2, "New ")
+    async with db.look() as session:
+        told = await access_queries.audit(session, action="profile.published", limit=10)
+    assert [line.details["version"] for line in told] == ["2", "1"]
+    missing = await api.get("/v1/profiles/Nobody/yaml")
+    assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "must have fields"),
+        (b"- a\n", "must have fields"),
+        (b"company: [Acme\n", "no YAML: line 2, column 1"),
+        (b"company: A\nlanguage: en\ncompany: B\n", "3: company is there already, in line 1"),
+        (b"company: A\ntools: [sing]\n", "tools.0"),
+        (b"company: A\nregion: \xff\n", "2 is not UTF-8"),
+        (b"[" * 5000, "no YAML"),
+        (b"x: " + b"y" * 200_000, "more than 200,000 characters"),
+        (b"y" * 900_000, "more than 200,000 characters"),
+        (text.example().encode() + b"after_hours: Night\n", "after_hours is there already"),
+    ],
+)
+async def test_a_bad_file_is_refused_whole(
+    api: httpx.AsyncClient, content: bytes, says: str
+) -> None:
+    """Whatever was sent, the problem says where it is wrong, and nothing of it is stored."""
+    for n, headers in enumerate(({}, {"Idempotency-Key": "once"})):
+        answer = await api.put(FILE, content=content, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), n
+        assert says in answer.json()["detail"]
+    assert (await api.get("/v1/profiles")).json()["data"] == []
 
 
 async def test_a_number_has_one_profile(api: httpx.AsyncClient, make: "Make") -> None:
@@ -233,6 +297,8 @@ async def test_lists_are_paged(api: httpx.AsyncClient, make: "Make") -> None:
         ("GET", "/v1/profiles", "profiles:read"),
         ("GET", "/v1/profiles/x/diff?before=1", "profiles:read"),
         ("PUT", "/v1/profiles/x", "profiles:write"),
+        ("GET", "/v1/profiles/x/yaml", "profiles:read"),
+        ("PUT", "/v1/profiles/x/yaml", "profiles:write"),
         ("GET", "/v1/numbers", "profiles:read"),
         ("PUT", "/v1/numbers/+12025550100", "profiles:write"),
         ("DELETE", "/v1/numbers/+12025550100", "profiles:write"),

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from trunkline.errors import Invalid
 from trunkline.profiles.body import ProfileBody, read
 
-_LONGEST = 200_000
+LONGEST = 200_000
 """Characters of a file. The longest text of a profile has a tenth of it."""
 
 
@@ -72,8 +72,8 @@ _Dumper.add_representer(list, _Dumper.represent_items)
 
 def parse(text: str) -> ProfileBody:
     """The profile in a YAML (or JSON) file. Raises Invalid naming every fault with its place."""
-    if len(text) > _LONGEST:
-        raise Invalid(f"the file has more than {_LONGEST:,} characters; it is no profile")
+    if len(text) > LONGEST:
+        raise Invalid(f"the file has more than {LONGEST:,} characters; it is no profile")
     try:
         data = yaml.load(text, _Loader)  # noqa: S506 - made of SafeLoader
     except yaml.MarkedYAMLError as error:

@@ -89,7 +89,7 @@ async def once(
     try:
         # The meaning counts, not the spaces: some clients write JSON anew when they repeat.
         body = json.dumps(json.loads(raw), sort_keys=True) if raw else ""
-    except ValueError:
+    except (ValueError, RecursionError):
         body = raw.decode(errors="replace")
     asked = f"{request.method} {request.url.path}?{request.url.query}\n{body}"
     return Once(parts, key, idempotency_key, hashlib.sha256(asked.encode()).hexdigest())

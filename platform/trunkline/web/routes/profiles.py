@@ -1,5 +1,6 @@
 """/v1: profiles, their versions, and what differs between two."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
@@ -17,9 +18,9 @@ from trunkline.profiles.body import ProfileBody
 from trunkline.profiles.diff import differences
 from trunkline.web import paging
 from trunkline.web.auth import needs
-from trunkline.web.deps import Parts
+from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import documented
-from trunkline.web.once import DoOnce
+from trunkline.web.once import DoOnce, Once
 from trunkline.web.people import actor
 from trunkline.web.routes.numbers import Limit, NextCursor, PageCursor
 
@@ -29,7 +30,19 @@ _AT = "2026-01-15T09:30:00Z"
 _BODY = text.parse(text.example()).model_dump(mode="json", exclude_defaults=True)
 """For the description: what ``trunkline profile example`` prints."""
 
+_YAML = {"application/yaml": {"schema": {"type": "object"}, "example": _BODY}}
+_MOST_BYTES = 4 * text.LONGEST
+"""UTF-8 has at most 4 bytes for a character."""
+
 ProfileName = Annotated[str, Path(description="The profile's name.", examples=["Front desk"])]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        description="The `version` it was read with, so that nobody's work is overwritten unseen.",
+        max_length=40,
+        examples=["3"],
+    ),
+]
 
 
 class ProfileSummary(BaseModel):
@@ -180,20 +193,25 @@ async def publish_profile(
     request: Request,
     parts: Parts,
     once: DoOnce,
-    if_match: Annotated[
-        str | None,
-        Header(
-            description="The `version` it was read with, so that nobody's work is overwritten unseen.",
-            max_length=40,
-            examples=["3"],
-        ),
-    ] = None,
+    if_match: IfMatch = None,
     key: ApiKey = needs("profiles:write"),
 ) -> Response:
     """Makes a new version, which answers from the next call on; the same again changes nothing.
 
     With `If-Match` it is refused (409) when another version answers by now; `detail` names the fields that
     changed meanwhile. 422 names each field whose model, voice or key its provider refuses."""
+    return await _publish(name, body, request, parts, once, if_match, key)
+
+
+async def _publish(
+    name: str,
+    body: ProfileBody,
+    request: Request,
+    parts: Web,
+    once: Once,
+    if_match: str | None,
+    key: ApiKey,
+) -> Response:
     if parts.objections is not None and (against := await parts.objections(body)):
         raise Invalid(f"the profile is not valid: {'; '.join(against)}")
 
@@ -240,6 +258,69 @@ async def _still(session: AsyncSession, name: str, if_match: str | None) -> None
         f"See GET /v1/profiles/{{name}}/diff?before={seen}, then send yours with If-Match: "
         f"{current.version}"
     )
+
+
+@router.get(
+    "/profiles/{name}/yaml", operation_id="get_profile_yaml", summary="Get a profile as YAML",
+    response_class=Response,
+    responses={
+        200: {
+            "content": _YAML,
+            "description": "What `trunkline profile export` prints.",
+            "headers": {
+                "ETag": {
+                    "description": "The version, for `If-Match`.",
+                    "schema": {"type": "string"},
+                    "example": '"3"',
+                }
+            },
+        },
+        **documented(401, 403, 404, 422),
+    },
+)  # fmt: skip
+async def get_profile_yaml(
+    name: ProfileName, parts: Parts, key: ApiKey = needs("profiles:read")
+) -> Response:
+    """What it says now, each field with its meaning as a comment: to be kept as a file and sent back."""
+    async with parts.db.look() as session:
+        owner = await queries.named(session, name)
+        current, body = await queries.published(session, owner.id)
+    shown = text.write(body).strip() + "\n"
+    headers = {"ETag": f'"{current.version}"'}
+    return Response(shown, media_type="application/yaml", headers=headers)
+
+
+@router.put(
+    "/profiles/{name}/yaml", operation_id="publish_profile_yaml",
+    summary="Publish a profile from YAML", response_model=Published,
+    responses={
+        201: {"model": Published, "description": "The profile was new."},
+        **documented(401, 403, 409, 422),
+    },
+    openapi_extra={"requestBody": {"content": _YAML, "required": True}},
+)  # fmt: skip
+async def publish_profile_yaml(
+    name: ProfileName,
+    request: Request,
+    parts: Parts,
+    once: DoOnce,
+    if_match: IfMatch = None,
+    key: ApiKey = needs("profiles:write"),
+) -> Response:
+    """Does what `PUT /v1/profiles/{name}` does, of a file such as `trunkline profile example` prints:
+    YAML 1.2 in UTF-8, at most 200,000 characters. 422 names the line, or each field that is not right."""
+    raw = bytearray()
+    async for part in request.stream():
+        raw += part
+        if len(raw) > _MOST_BYTES:
+            raise Invalid(f"the file has more than {text.LONGEST:,} characters; it is no profile")
+    try:
+        written = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise Invalid(f"line {line} is not UTF-8; save the file in UTF-8") from None
+    body = await asyncio.to_thread(text.parse, written)
+    return await _publish(name, body, request, parts, once, if_match, key)
 
 
 @router.get(
