@@ -59,3 +59,13 @@ async def seen_by(session: AsyncSession, person_id: str) -> Sequence[View]:
     """Somebody's own views and those that everybody sees, in alphabetical order."""
     rows = select(View).where(or_(View.owner_id == person_id, View.shared))
     return (await session.scalars(rows.order_by(func.lower(View.name), View.id).limit(200))).all()
+
+
+async def page(
+    session: AsyncSession, person_id: str, *, after: str | None, limit: int
+) -> Sequence[View]:
+    """What :func:`seen_by` has, in the order in which they were made, those after the id *after*."""
+    rows = select(View).where(or_(View.owner_id == person_id, View.shared))
+    if after is not None:
+        rows = rows.where(View.id > after)
+    return (await session.scalars(rows.order_by(View.id).limit(limit))).all()

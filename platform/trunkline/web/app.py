@@ -51,6 +51,7 @@ from trunkline.web.routes import (
     marks,
     numbers,
     profiles,
+    views,
     webhooks,
 )
 
@@ -113,6 +114,7 @@ def create_app(
             exports,
             calls,
             marks,
+            views,
             contact_imports,
             contacts,
             deals,

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Form, Query, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import RedirectResponse, Response
 
+from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.calls import review, views
 from trunkline.calls.lifecycle import EndReason
@@ -25,7 +26,7 @@ from trunkline.profiles import queries as profiles
 from trunkline.web import paging
 from trunkline.web.dashboard import render, words
 from trunkline.web.deps import Parts, Web
-from trunkline.web.people import may
+from trunkline.web.people import actor, may
 from trunkline.webhooks import queries as webhooks
 
 router = APIRouter(include_in_schema=False)
@@ -165,6 +166,7 @@ async def _choices(session: AsyncSession, person: Person, found: Asked) -> dict[
 
 @router.post("/calls/views")
 async def save_view(
+    request: Request,
     parts: Parts,
     name: Annotated[str, Form(max_length=200)] = "",
     query: Annotated[str, Form(max_length=4000)] = "",
@@ -174,17 +176,34 @@ async def save_view(
     """Keep the present filters under a name, for oneself or for everybody."""
     if shared and not person.may("calls:write"):
         raise Invalid("your role may keep views for itself only; leave out that everybody sees it")
-    by = By(person.id, person.name)
+    by, now = By(person.id, person.name), parts.now()
     async with parts.db.work() as session:
         view = await views.save(
-            session, name=name, query=query, shared=bool(shared), by=by, now=parts.now()
+            session, name=name, query=query, shared=bool(shared), by=by, now=now
+        )
+        await access.note(
+            session,
+            **actor(person, request),
+            action="view.saved",
+            subject=view.id,
+            details={"name": view.name},
+            now=now,
         )
     return RedirectResponse(f"/calls?{view.query}", 303)
 
 
 @router.post("/calls/views/{view_id}/remove")
-async def remove_view(view_id: str, parts: Parts, person: Person = may("calls:read")) -> Response:
+async def remove_view(
+    view_id: str, request: Request, parts: Parts, person: Person = may("calls:read")
+) -> Response:
     """Take back one of one's own views."""
     async with parts.db.work() as session:
         await views.remove(session, view_id, by=By(person.id, person.name))
+        await access.note(
+            session,
+            **actor(person, request),
+            action="view.removed",
+            subject=view_id,
+            now=parts.now(),
+        )
     return RedirectResponse("/calls", 303)

@@ -146,6 +146,8 @@ AUDIT: dict[str, str] = {
     "call.untagged": "Took a tag off a call",
     "call.commented": "Commented a call",
     "call.uncommented": "Took back a comment",
+    "view.saved": "Saved a view of the calls",
+    "view.removed": "Removed a view of the calls",
     "calls.exported": "Exported calls",
     "export.fetched": "Fetched exported calls",
     "change.undone": "Undid a change in the CRM",
