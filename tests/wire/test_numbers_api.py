@@ -291,6 +291,33 @@ async def test_lists_are_paged(api: httpx.AsyncClient, make: "Make") -> None:
             assert status == (200 if other == path else 422)
 
 
+async def test_versions_are_paged(api: httpx.AsyncClient, make: "Make") -> None:
+    """The latest first, each once; whoever says nothing gets all; a cursor of another profile shows nothing
+    of it."""
+    for n in range(5):
+        await api.put("/v1/profiles/Day", json=body(make, limits={"max_calls": n + 1}))
+    await api.put("/v1/profiles/Night", json=body(make))
+    where = "/v1/profiles/Day/versions"
+    whole = (await api.get(where)).json()
+    assert ([one["version"] for one in whole["data"]], whole["next_cursor"]) == (
+        [5, 4, 3, 2, 1],
+        None,
+    )
+    seen: list[int] = []
+    cursor: str | None = None
+    for size in (2, 2, 1):
+        page = (
+            await api.get(where, params={"limit": 2} | ({"cursor": cursor} if cursor else {}))
+        ).json()
+        assert len(page["data"]) == size
+        seen += [one["version"] for one in page["data"]]
+        foreign, cursor = cursor, page["next_cursor"]
+    assert (seen, cursor) == ([5, 4, 3, 2, 1], None)
+    night = (await api.get("/v1/profiles/Night/versions", params={"cursor": foreign or ""})).json()
+    assert night == {"data": [], "next_cursor": None}
+    assert (await api.get(f"{where}?cursor=abc")).status_code == 422
+
+
 @pytest.mark.parametrize(
     ("method", "path", "scope"),
     [

@@ -130,7 +130,7 @@ async def test_an_endpoint_is_made_and_its_secret_shown_once(
     got = await api.get(f"/v1/endpoints/{endpoint['id']}")
     listed = await api.get("/v1/endpoints")
     assert got.json() == endpoint
-    assert listed.json() == {"data": [endpoint]}
+    assert listed.json() == {"data": [endpoint], "next_cursor": None}
     assert secret not in got.text + listed.text
     assert "Bearer abc" not in got.text + listed.text
     async with db.look() as session:
@@ -438,7 +438,33 @@ async def test_hooks_are_listed_without_secrets(api: httpx.AsyncClient) -> None:
     assert (listed["ignored_sources"], listed["enabled"]) == (["zapier"], True)
     assert "whsec_" not in answer.text
     await api.delete(f"/v1/hooks/{hook['id']}")
-    assert (await api.get("/v1/hooks")).json() == {"data": []}
+    assert (await api.get("/v1/hooks")).json() == {"data": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize("path", ["/v1/endpoints", "/v1/hooks"])
+async def test_endpoints_and_hooks_are_paged(api: httpx.AsyncClient, path: str) -> None:
+    """Going from cursor to cursor shows each once, however the others lie between; whoever says nothing gets
+    all; a cursor that is none of ours is refused."""
+    mine = []
+    for _ in range(3):
+        endpoint = (await made(api))["id"]
+        hook = (await api.post("/v1/hooks", json=HOOK)).json()["id"]
+        mine += [hook] if path == "/v1/hooks" else [endpoint, hook]
+    await api.delete(f"{path}/{mine.pop()}")
+    whole = (await api.get(path)).json()
+    assert {one["id"] for one in whole["data"]} == set(mine)
+    assert whole["next_cursor"] is None
+    seen: list[str] = []
+    cursor: str | None = None
+    while len(seen) < len(mine):
+        page = (
+            await api.get(path, params={"limit": 1} | ({"cursor": cursor} if cursor else {}))
+        ).json()
+        assert len(page["data"]) == 1
+        seen += [one["id"] for one in page["data"]]
+        cursor = page["next_cursor"]
+    assert (seen, cursor) == ([one["id"] for one in whole["data"]], None)
+    assert_problem(await api.get(f"{path}?cursor=abc"), 422, "invalid", "cursor")
 
 
 async def test_a_receiver_that_is_gone_ends_its_hook(
@@ -521,7 +547,7 @@ async def test_without_a_key_for_secrets_none_is_made(
         client.headers["Authorization"] = f"Bearer {token}"
         answer = await client.post("/v1/endpoints", json=NEW)
         assert (answer.status_code, answer.json()["code"]) == (500, "misconfigured")
-        assert (await client.get("/v1/endpoints")).json() == {"data": []}
+        assert (await client.get("/v1/endpoints")).json() == {"data": [], "next_cursor": None}
 
 
 # --- the whole way -----------------------------------------------------------------------------

@@ -114,6 +114,19 @@ async def versions(session: AsyncSession, profile_id: str) -> Sequence[ProfileVe
     return (await session.scalars(statement)).all()
 
 
+async def versions_page(
+    session: AsyncSession, profile_id: str, *, before: str | None, limit: int
+) -> Sequence[ProfileVersion]:
+    """Versions of a profile, the latest first, those before the one with the id *before*."""
+    mine = ProfileVersion.profile_id == profile_id
+    statement = select(ProfileVersion).where(mine).order_by(ProfileVersion.version.desc())
+    if before is not None:
+        # By number: two that were published in one millisecond have ids in any order.
+        number = select(ProfileVersion.version).where(mine, ProfileVersion.id == before)
+        statement = statement.where(ProfileVersion.version < number.scalar_subquery())
+    return (await session.scalars(statement.limit(limit))).all()
+
+
 async def published(session: AsyncSession, profile_id: str) -> tuple[ProfileVersion, ProfileBody]:
     """The version that answers now, and its body. Raises NotFound or Invalid."""
     owner = await profile(session, profile_id)

@@ -34,6 +34,18 @@ async def endpoints(session: AsyncSession, *, deleted: bool = False) -> Sequence
     return (await session.scalars(query)).all()
 
 
+async def endpoints_page(
+    session: AsyncSession, *, after: str | None, limit: int, hooks_only: bool = False
+) -> Sequence[Endpoint]:
+    """Endpoints, oldest first, those after the id *after*; with *hooks_only* REST hooks alone."""
+    query = select(Endpoint).where(Endpoint.deleted_at.is_(None)).order_by(Endpoint.id).limit(limit)
+    if hooks_only:
+        query = query.where(Endpoint.hook)
+    if after is not None:
+        query = query.where(Endpoint.id > after)
+    return (await session.scalars(query)).all()
+
+
 async def endpoint(session: AsyncSession, endpoint_id: str) -> Endpoint:
     """The endpoint of that id. Raises NotFound, also when it was deleted."""
     found = await session.get(Endpoint, endpoint_id)

@@ -10,10 +10,12 @@ from starlette.responses import Response
 
 from trunkline.access.models import ApiKey
 from trunkline.errors import NotFound
+from trunkline.web import paging
 from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
+from trunkline.web.routes.numbers import LongLimit, NextCursor, PageCursor
 from trunkline.web.routes.webhooks import ENDPOINT_ID
 from trunkline.webhooks import queries, service
 
@@ -55,9 +57,10 @@ class HookOut(BaseModel):
 
 
 class HookList(BaseModel):
-    """All subscriptions."""
+    """A page of subscriptions, oldest first."""
 
     data: list[HookOut]
+    next_cursor: NextCursor
 
 
 @router.post(
@@ -89,12 +92,19 @@ async def create_hook(
 
 @router.get(
     "/hooks", operation_id="list_hooks", summary="List subscriptions",
-    responses=documented(401, 403),
+    responses=documented(401, 403, 422),
 )  # fmt: skip
-async def list_hooks(parts: Parts, key: ApiKey = needs("webhooks:read")) -> HookList:
+async def list_hooks(
+    parts: Parts,
+    limit: LongLimit = 1000,
+    cursor: PageCursor = None,
+    key: ApiKey = needs("webhooks:read"),
+) -> HookList:
     """All that are there, oldest first. A secret is shown only when it is made."""
+    after = paging.read_id("whk", cursor)
     async with parts.db.look() as session:
-        found = await queries.endpoints(session)
+        found = await queries.endpoints_page(session, after=after, limit=limit + 1, hooks_only=True)
+    more = paging.write_id(found[limit - 1].id) if len(found) > limit else None
     return HookList(
         data=[
             HookOut(
@@ -106,9 +116,9 @@ async def list_hooks(parts: Parts, key: ApiKey = needs("webhooks:read")) -> Hook
                 disabled_reason=each.disabled_reason,
                 created_at=each.created_at,
             )
-            for each in found
-            if each.hook
-        ]
+            for each in found[:limit]
+        ],
+        next_cursor=more,
     )
 
 

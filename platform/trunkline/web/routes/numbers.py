@@ -31,6 +31,8 @@ E164 = Annotated[
     Path(description="The number in E.164; the + as %2B or as it is.", examples=["+12025550100"]),
 ]
 Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
+LongLimit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
+"""For a short list, which its readers have whole when they say nothing."""
 PageCursor = Annotated[
     str | None, Query(description="`next_cursor` of the page before.", examples=[None])
 ]

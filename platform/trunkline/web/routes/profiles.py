@@ -22,7 +22,7 @@ from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce, Once
 from trunkline.web.people import actor
-from trunkline.web.routes.numbers import Limit, NextCursor, PageCursor
+from trunkline.web.routes.numbers import Limit, LongLimit, NextCursor, PageCursor
 
 router = APIRouter(prefix="/v1", tags=["profiles"])
 
@@ -93,9 +93,10 @@ class VersionSummary(BaseModel):
 
 
 class Versions(BaseModel):
-    """All versions of a profile, the latest first."""
+    """A page of versions of a profile, the latest first."""
 
     data: list[VersionSummary]
+    next_cursor: NextCursor
 
 
 class VersionDetail(VersionSummary):
@@ -328,13 +329,20 @@ async def publish_profile_yaml(
     responses=documented(401, 403, 404, 422),
 )  # fmt: skip
 async def list_versions(
-    name: ProfileName, parts: Parts, key: ApiKey = needs("profiles:read")
+    name: ProfileName,
+    parts: Parts,
+    limit: LongLimit = 1000,
+    cursor: PageCursor = None,
+    key: ApiKey = needs("profiles:read"),
 ) -> Versions:
     """Everything the profile ever said, by number and time."""
+    before = paging.read_id("pfv", cursor)
     async with parts.db.look() as session:
         owner = await queries.named(session, name)
-        rows = await queries.versions(session, owner.id)
-    return Versions(data=[VersionSummary(**_version(owner, one)) for one in rows])
+        rows = await queries.versions_page(session, owner.id, before=before, limit=limit + 1)
+    more = paging.write_id(rows[limit - 1].id) if len(rows) > limit else None
+    data = [VersionSummary(**_version(owner, one)) for one in rows[:limit]]
+    return Versions(data=data, next_cursor=more)
 
 
 async def _numbered(

@@ -14,6 +14,7 @@ from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
+from trunkline.web.routes.numbers import LongLimit, NextCursor, PageCursor
 from trunkline.web.routes.pushed import Moment
 from trunkline.webhooks import models, queries, repair, service, versions
 from trunkline.webhooks.queries import DeliveryLog
@@ -118,9 +119,10 @@ class EndpointMade(EndpointOut):
 
 
 class Endpoints(BaseModel):
-    """All endpoints, oldest first."""
+    """A page of endpoints, oldest first."""
 
     data: list[EndpointOut]
+    next_cursor: NextCursor
 
 
 class Rotation(BaseModel):
@@ -317,12 +319,20 @@ async def create_endpoint(
 
 @router.get(
     "/endpoints", operation_id="list_endpoints", summary="List endpoints",
-    responses=documented(401, 403),
+    responses=documented(401, 403, 422),
 )  # fmt: skip
-async def list_endpoints(parts: Parts, key: ApiKey = needs("webhooks:read")) -> Endpoints:
+async def list_endpoints(
+    parts: Parts,
+    limit: LongLimit = 1000,
+    cursor: PageCursor = None,
+    key: ApiKey = needs("webhooks:read"),
+) -> Endpoints:
     """All endpoints, oldest first, with how they fare."""
+    after = paging.read_id("whk", cursor)
     async with parts.db.look() as session:
-        return Endpoints(data=[shown(row) for row in await queries.endpoints(session)])
+        rows = await queries.endpoints_page(session, after=after, limit=limit + 1)
+    more = paging.write_id(rows[limit - 1].id) if len(rows) > limit else None
+    return Endpoints(data=[shown(row) for row in rows[:limit]], next_cursor=more)
 
 
 @router.get(
