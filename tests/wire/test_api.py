@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import jsonschema_rs
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
@@ -721,3 +722,23 @@ async def test_a_query_of_ten_kilobytes_is_refused_in_words(api: httpx.AsyncClie
     body = assert_problem(await api.get("/v1/calls", params={"q": q}), 422, "invalid")
     assert "query.q" in body["detail"]
     assert "4000" in body["detail"]
+
+
+async def test_every_answer_has_an_example_that_is_true(api: httpx.AsyncClient) -> None:
+    """Each JSON answer has a whole example, which its own schema allows."""
+    document = (await api.get("/openapi.json")).json()
+    shared, seen = {"components": document["components"]}, 0
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for status, answer in operation["responses"].items():
+                media = answer.get("content", {}).get("application/json")
+                if int(status) >= 400 or media is None:
+                    continue
+                validator = jsonschema_rs.Draft202012Validator(
+                    {**media["schema"], **shared}, validate_formats=True
+                )
+                where = operation["operationId"], status
+                assert "example" in media, where
+                assert validator.is_valid(media["example"]), where
+                seen += 1
+    assert seen > 60

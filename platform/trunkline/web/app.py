@@ -14,7 +14,7 @@ from trunkline.kit.clock import Clock, utc_now
 from trunkline.kit.db import Database
 from trunkline.kit.oidc import Provider
 from trunkline.kit.probes import Check, database, problems
-from trunkline.web import errors
+from trunkline.web import errors, examples
 from trunkline.web.bell import Bell
 from trunkline.web.dashboard import (
     call_pages,
@@ -171,5 +171,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     ours = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= ours.pop("$defs", {})
     schemas["Problem"] = ours
+    examples.add(document)
     app.openapi_schema = document
     return document

@@ -56,7 +56,7 @@ class EventBody(BaseModel):
     """An event; its `data` fits the schema of its type."""
 
     type: str = Field(examples=["deal.updated"])
-    timestamp: datetime
+    timestamp: datetime = Field(examples=[events.sample_body("deal.updated")["timestamp"]])
     data: dict[str, Any] = Field(examples=[events.sample_body("deal.updated")["data"]])
 
 
@@ -74,7 +74,8 @@ class EventPage(BaseModel):
 
     data: list[EventEntry]
     next_cursor: str = Field(
-        description="Store it when you have dealt with `data`, and send it as `after`."
+        description="Store it when you have dealt with `data`, and send it as `after`.",
+        examples=[paging.write_position(1)],
     )
     has_more: bool = Field(description="Whether there is more already; then ask at once.")
 

@@ -27,6 +27,7 @@ from trunkline.web.routes.numbers import Limit, LongLimit, NextCursor, PageCurso
 router = APIRouter(prefix="/v1", tags=["profiles"])
 
 _AT = "2026-01-15T09:30:00Z"
+_WHOLE = text.parse(text.example()).model_dump(mode="json")
 _BODY = text.parse(text.example()).model_dump(mode="json", exclude_defaults=True)
 """For the description: what ``trunkline profile example`` prints."""
 
@@ -58,7 +59,7 @@ class ProfileSummary(BaseModel):
 class ProfileDetail(ProfileSummary):
     """A profile and what it says."""
 
-    body: ProfileBody = Field(examples=[_BODY])
+    body: ProfileBody = Field(examples=[_WHOLE])
 
 
 class Profiles(BaseModel):
