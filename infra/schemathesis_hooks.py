@@ -19,6 +19,7 @@ _LISTS = {
     "deal": "/v1/deals",
     "dlv": "/v1/deliveries",
     "evt": "/v1/events",
+    "view": "/v1/views",
     "whk": "/v1/endpoints",
 }
 """What an id begins with → where such things are listed."""

@@ -243,6 +243,38 @@ async def test_a_cursor_stands_still_while_new_calls_come(
     assert [call["id"] for call in first["data"] + rest["data"]] == expected
 
 
+async def test_a_call_that_goes_away_leaves_nothing_half_shown(
+    api: httpx.AsyncClient, db: Database, make: "Make", now: datetime
+) -> None:
+    """The list goes on behind a call that is removed between two pages, and whoever asks for the call itself
+    is told that it is not there, whatever of it they ask for or want to change."""
+    expected = await many_calls(db, make, now, 4)
+    first = (await api.get("/v1/calls", params={"limit": 2})).json()
+    gone = expected[1]
+    async with db.work() as session:
+        for row in ("legs WHERE call_id", "calls WHERE id"):
+            await session.execute(text(f"DELETE FROM {row} = :id"), {"id": gone})  # noqa: S608
+    rest = (await api.get("/v1/calls", params={"cursor": first["next_cursor"]})).json()
+    assert [call["id"] for call in rest["data"]] == expected[2:]
+    for method, path, body in (
+        ("GET", "", None),
+        ("GET", "/transcript", None),
+        ("GET", "/recording", None),
+        ("GET", "/marks", None),
+        ("POST", "/recording/link", {}),
+        ("PUT", "/review", {"review": "done"}),
+        ("PUT", "/tags/vip", None),
+        ("DELETE", "/tags/vip", None),
+        ("POST", "/comments", {"text": "Too late."}),
+    ):
+        answer = await api.request(method, f"/v1/calls/{gone}{path}", json=body)
+        assert_problem(answer, 404, "not_found")
+    async with db.look() as session:
+        for table in ("call_tags", "call_comments"):
+            left = await session.scalar(text(f"SELECT count(*) FROM {table}"))  # noqa: S608
+            assert left == 0, table
+
+
 def _word(said: str) -> str:
     return base64.urlsafe_b64encode(said.encode()).decode().rstrip("=")
 
