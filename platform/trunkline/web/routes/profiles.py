@@ -239,7 +239,8 @@ async def _publish(
 
 async def _still(session: AsyncSession, name: str, if_match: str | None) -> None:
     """Raises Conflict, with what somebody else changed, when *if_match* is not what answers now."""
-    seen = if_match.strip('" ') if if_match not in (None, "*") else None
+    # A proxy that compresses the answer makes its ETag a weak one: W/"3".
+    seen = if_match.strip().removeprefix("W/").strip('" ') if if_match not in (None, "*") else None
     if seen is None:
         return
     owner = await queries.profile_named(session, " ".join(name.split()))
