@@ -154,6 +154,19 @@ async def test_the_audit_is_read_by_pages_and_filters(
     }
 
 
+@pytest.mark.parametrize(
+    "moment", ["0.5", "1768469400", "2026-01-15", "2026-01-15T09:30:00", "now"]
+)
+async def test_a_moment_is_written_with_its_zone(
+    api: httpx.AsyncClient, db: Database, now: datetime, moment: str
+) -> None:
+    """A number, a day, and an hour of nobody knows where are refused."""
+    _, header = await a_key(db, now, "audit:read")
+    answer = await api.get(f"/v1/audit?since={moment}", headers=header)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert "query.since" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize("what", ["users", "keys", "audit"])
 @pytest.mark.parametrize("query", ["cursor=abc", "limit=1000000000", "cursor=aTF8Y2FsbF8x"])
 async def test_a_bad_page_is_refused(

@@ -616,7 +616,7 @@ async def test_the_description_fits_what_is_there(api: httpx.AsyncClient) -> Non
         "get_recording": "/v1/calls/{call_id}/recording",
         "list_views": "/v1/views",
         "save_view": "/v1/views/{name}",
-        "remove_view": "/v1/views/{view_id}",
+        "remove_view": "/v1/views/{name}",
         "get_me": "/v1/me",
         "list_users": "/v1/users",
         "list_keys": "/v1/keys",

@@ -13,7 +13,6 @@ from trunkline.calls import views
 from trunkline.calls.review import By
 from trunkline.kit.blobs import BlobOptions, open_blobs
 from trunkline.kit.db import Database
-from trunkline.kit.ids import new_id
 from trunkline.web.app import create_app
 from trunkline.web.options import WebOptions
 
@@ -65,9 +64,14 @@ async def test_a_key_keeps_views_and_takes_them_back(
     assert (await api.get(f"/v1/calls?{again.json()['query']}", headers=header)).status_code == 200
     gone = [await api.delete(f"/v1/views/{view['id']}", headers=header) for _ in range(2)]
     assert [answer.status_code for answer in gone] == [204, 404]
+    by_name = await api.put("/v1/views/Gone soon", json={"query": ""}, headers=header)
+    gone = [await api.delete("/v1/views/Gone soon", headers=header) for _ in range(2)]
+    assert [answer.status_code for answer in gone] == [204, 404]
     async with db.look() as session:
         told = await access_queries.audit(session, actor_id=key_id, limit=10)
     assert [(line.action, line.subject) for line in told] == [
+        ("view.removed", by_name.json()["id"]),
+        ("view.saved", by_name.json()["id"]),
         ("view.removed", view["id"]),
         ("view.saved", view["id"]),
         ("view.saved", view["id"]),
@@ -92,7 +96,7 @@ async def test_somebody_elses_views_are_seen_when_shared_and_never_touched(
     assert [(one["name"], one["mine"], one["owner"]) for one in listed] == [
         ("Everybody's", False, "Maria Santos")
     ]
-    for view_id in (shared.id, own.id, other["id"], new_id("view", now=now), "call_x", "☎"):
+    for view_id in (shared.id, own.id, other["id"], "Everybody's", "Maria's", "call_x", "☎"):
         answer = await api.delete(f"/v1/views/{view_id}", headers=mine)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), view_id
     replaced = await api.put("/v1/views/Everybody's", json={"query": "tag=z"}, headers=mine)

@@ -46,13 +46,16 @@ async def save(
     return view
 
 
-async def remove(session: AsyncSession, view_id: str, *, by: By) -> None:
-    """Take back a view. Raises NotFound, also for somebody else's."""
-    view = await session.get(View, view_id)
-    if view is None or view.owner_id != by.id:
-        raise NotFound(f"you have kept no view {view_id}")
+async def remove(session: AsyncSession, view_id: str, *, by: By) -> View:
+    """Take back a view, by its id or its name. Raises NotFound, also for somebody else's."""
+    mine = select(View).where(View.owner_id == by.id)
+    view = await session.scalar(mine.where(View.id == view_id))
+    view = view or await session.scalar(mine.where(View.name == view_id))
+    if view is None:
+        raise NotFound(f"you have kept no view {view_id[:LONGEST_NAME]!r}")
     await session.delete(view)
     await session.flush()
+    return view
 
 
 async def seen_by(session: AsyncSession, person_id: str) -> Sequence[View]:

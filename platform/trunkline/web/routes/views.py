@@ -135,18 +135,23 @@ async def save_view(
 
 
 @router.delete(
-    "/views/{view_id}", operation_id="remove_view", summary="Remove a view", status_code=204,
+    "/views/{name}", operation_id="remove_view", summary="Remove a view", status_code=204,
     responses=documented(401, 403, 404, 422),
 )  # fmt: skip
 async def remove_view(
-    view_id: Annotated[str, Path(description="The view's id.", examples=[_ID])],
+    name: Annotated[str, Path(description="The view's id, or what it is called.", examples=[_ID])],
     request: Request,
     parts: Parts,
     key: ApiKey = needs("calls:write"),
 ) -> None:
     """Takes back one of the key's own; somebody else's is not found."""
     async with parts.db.work() as session:
-        await views.remove(session, view_id, by=by_key(key))
+        view = await views.remove(session, name, by=by_key(key))
         await access.note(
-            session, **actor(key, request), action="view.removed", subject=view_id, now=parts.now()
+            session,
+            **actor(key, request),
+            action="view.removed",
+            subject=view.id,
+            details={"name": view.name},
+            now=parts.now(),
         )
