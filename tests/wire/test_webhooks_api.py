@@ -382,8 +382,9 @@ async def test_what_failed_since_then_is_recovered(
     assert await deliveries(api, state="failed") == []
     later = await api.post(f"{path}/recover", json={"since": "2026-01-16T00:00:00Z"})
     assert later.json() == {"count": 0}
-    vague = await api.post(f"{path}/recover", json={"since": "2026-01-15T10:00:00"})
-    assert_problem(vague, 422, "invalid", "body.since")
+    for vague in ("2026-01-15T10:00:00", "2026-01-15", 0, True):
+        answer = await api.post(f"{path}/recover", json={"since": vague})
+        assert_problem(answer, 422, "invalid", "body.since")
 
 
 async def test_a_new_endpoint_can_be_told_what_was(

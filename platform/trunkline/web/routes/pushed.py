@@ -9,6 +9,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -48,7 +49,16 @@ def _utc(moment: datetime) -> datetime:
         raise ValueError("that moment is out of range") from None
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+def _written(moment: object) -> object:
+    # Pydantic would take a number for seconds since 1970, which the description does not offer.
+    if not isinstance(moment, str | datetime) or (
+        isinstance(moment, str) and "T" not in moment.upper()
+    ):
+        raise ValueError("write a moment like 2026-01-15T09:30:00Z")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_utc), BeforeValidator(_written)]
 """ISO 8601 with a zone; kept in UTC."""
 
 
