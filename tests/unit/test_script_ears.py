@@ -39,3 +39,15 @@ async def test_a_line_is_known(path: Path) -> None:
     began = next(event.at_s for event in events if isinstance(event, SpeechStarted))
     assert LEAD_FRAMES * FRAME_S <= began <= LEAD_FRAMES * FRAME_S + 0.1
     assert finals[0].words[-1].end_s == finals[0].end_s
+
+
+async def test_the_last_word_is_told_before_the_final() -> None:
+    """The quiet after a line counts as being behind: most lines are whole in an interim already."""
+    whole = 0
+    lines = [path for path in RECORDED if not path.stem.startswith("noise_")]
+    for path in lines:
+        events = await listen(path)
+        interims = [event for event in events if isinstance(event, Interim)]
+        said = " ".join(word.text for word in interims[-1].words) if interims else ""
+        whole += said == path.stem.replace("_", " ")
+    assert whole > len(lines) / 2

@@ -186,7 +186,8 @@ class ScriptHearing:
         start_s, length_s = self._begun * FRAME_S, len(line.shape) * FRAME_S
         if whole:
             length_s = len(heard) * FRAME_S
-        until_s = start_s + len(heard) * FRAME_S - (0.0 if whole else self._behind)
+        # The quiet after it counts: by then the last word is behind as well.
+        until_s = start_s + len(self._loud) * FRAME_S - (0.0 if whole else self._behind)
         letters, said = sum(map(len, line.words)), 0
         words = []
         for text in line.words:
