@@ -158,7 +158,7 @@ class _Call:
     async def run(self) -> EndReason:
         """Prepare while it rings, answer, greet, and stay until the call is over."""
         talk, body = self._talk, self._talk.body
-        self._spawn(self._watch_line())
+        self._keep(self._watch_line())
         outbound = self._line.arrival.direction == "outbound" and body.outbound is not None
         calls_out = outbound and not self._goes_on
         if self._goes_on:
@@ -209,15 +209,15 @@ class _Call:
         self._line.on_digit(talk.on_key)
         self._answered.set()  # from here on the menu may take the keys
         if calls_out:
-            self._spawn(self._opening())
+            self._keep(self._opening())
         async with talk.db.work() as work:
             if self._goes_on:
                 await calls.take_over(work, talk.lease)
             else:
                 await calls.answer(work, talk.lease, now=talk.clock())
         if not calls_out and not self._failed:
-            self._silence = self._spawn(self._converse(body))
-        self._spawn(talk.mind_limit(session))
+            self._silence = self._keep(self._converse(body))
+        self._keep(talk.mind_limit(session))
         return await talk.over()
 
     async def wind_up(self) -> None:
@@ -259,9 +259,6 @@ class _Call:
         except Exception:
             # What it cost matters less than that the call is closed.
             log.exception("usage_not_stored")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return self._keep(work)
 
     def _keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
@@ -339,7 +336,7 @@ class _Call:
         assert self._first is not None
         assert self._session is not None
         await self._first.greet()
-        self._silence = self._spawn(self._talk.mind_silence(self._session))
+        self._silence = self._keep(self._talk.mind_silence(self._session))
         await self._first.watch()
 
     # Before the first word ------------------------------------------------------------------
@@ -433,7 +430,7 @@ class _Call:
             "realtime", error, self._realtime.address, self._realtime.label_shown
         )
         log.error("provider_failed", part="realtime", detail=str(failure))
-        self._changing = self._spawn(self._to_pipeline(owed=owed))
+        self._changing = self._keep(self._to_pipeline(owed=owed))
 
     async def _to_pipeline(self, *, owed: bool) -> None:
         """The pipeline goes on where the Realtime model stopped, and gives the answer it owes."""
@@ -478,7 +475,7 @@ class _Call:
         assert self._team is not None
         self.failure = self._team.failure(part, error)
         log.error("provider_failed", part=part, detail=str(self.failure))
-        self._spawn(self._give_up())
+        self._keep(self._give_up())
 
     async def _give_up(self) -> None:
         """The keypad menu takes over; it outlives the caller, who may hang up on a promise."""
