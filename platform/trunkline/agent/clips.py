@@ -6,7 +6,6 @@ English set of the package, so that something is always said.
 """
 
 import asyncio
-import hashlib
 import io
 import wave
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import structlog
 
 from trunkline.agent import persona, phrases
 from trunkline.agent.audio import at_line_rate, without_lead
-from trunkline.agent.kept import Kept
+from trunkline.agent.kept import Kept, digest
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.options import AgentOptions
 from trunkline.kit.audio import wav_bytes
@@ -43,9 +42,7 @@ hear nothing meanwhile."""
 
 def key_of(body: ProfileBody, words: str) -> str:
     """Where the clip of *words* is kept: the same words in the same voice have the same key."""
-    voice = body.tts.model_dump_json()
-    digest = hashlib.sha256(f"{body.language}\n{voice}\n{words}".encode()).hexdigest()
-    return f"clips/{digest}.wav"
+    return f"clips/{digest(body, words)}.wav"
 
 
 @dataclass(frozen=True)

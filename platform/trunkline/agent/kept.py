@@ -20,6 +20,12 @@ LIFE = timedelta(hours=24)
 """How long a sentence is kept after it was made."""
 
 
+def digest(body: ProfileBody, words: str) -> str:
+    """The name of the sound of *words*: the same for the same words in the same voice, and for no others."""
+    what = f"{body.language}\n{body.tts.model_dump_json()}\n{words}"
+    return hashlib.sha256(what.encode()).hexdigest()
+
+
 class Kept:
     """A folder with one file of sound for each sentence and voice; the processes of a worker share it.
 
@@ -56,8 +62,7 @@ class Kept:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, body: ProfileBody, words: str) -> Path:
-        what = f"{body.language}\n{body.tts.model_dump_json()}\n{words}"
-        return self._folder / f"{hashlib.sha256(what.encode()).hexdigest()}.pcm"
+        return self._folder / f"{digest(body, words)}.pcm"
 
     def _too_old(self, path: Path) -> bool:
         return self._clock().timestamp() - path.stat().st_mtime > LIFE.total_seconds()
