@@ -91,6 +91,11 @@ class Listener:
         return self.beeped or self._says("machine")
 
     @property
+    def screening(self) -> bool:
+        """Whether its words ask who is calling, whatever was thought of it before."""
+        return self._says("screening")
+
+    @property
     def recording(self) -> bool:
         """Whether a machine has begun to record."""
         return self.beeped or (self._began is not None and self.quiet_ms >= AFTER_GREETING_MS)
@@ -102,7 +107,7 @@ class Listener:
             return Who.MACHINE
         if self._began is None:
             return Who.PERSON if self.quiet_ms >= NOBODY_SPEAKS_MS else None
-        if self._says("screening"):
+        if self.screening:
             return Who.SCREENING if self.quiet_ms >= PAUSE_MS else None
         if self._last - self._began <= SHORT_MS:
             return Who.PERSON if self.quiet_ms >= PAUSE_MS else None

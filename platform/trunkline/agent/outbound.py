@@ -13,7 +13,7 @@ from livekit.agents import AgentSession, UserInputTranscribedEvent
 from livekit.agents.voice import SpeechHandle
 
 from trunkline.agent import persona, phrases
-from trunkline.agent.amd import FRAME_MS, Listener, Who
+from trunkline.agent.amd import Listener, Who
 from trunkline.agent.arrival import Arrival
 from trunkline.agent.room import PICK_UP, TRACK, RoomLine
 from trunkline.calls import service as calls
@@ -34,6 +34,9 @@ _MACHINE_LIMIT = timedelta(seconds=60)
 """A machine that has not begun to record after so long is given up."""
 _WATCH = timedelta(seconds=25)
 """So long after the answer its words or a beep still show that a person was a machine."""
+_ASKS = timedelta(seconds=10)
+"""So long after it has begun, an opening that was broken off may have been spoken to a service that screens
+calls: the longest announcements take so long. Later "who is calling?" is a person's question."""
 _UNDISTURBED = timedelta(milliseconds=1500)
 """The end of the callee's "hello" must not cut the opening off."""
 _SCREENED_TWICE = 2
@@ -191,6 +194,7 @@ class Opening:
         self._heard = asyncio.Event()
         self._text, self._screened = "", 0
         self._opening: SpeechHandle | None = None
+        self._opened_ms = 0
         talk.holding = True
         session.on("user_input_transcribed", self._on_words)
 
@@ -212,35 +216,52 @@ class Opening:
             self._listener.again()
         if who is Who.MACHINE:
             await self._leave_message()
-        self._opening = self._say_opening()
+        self._opening, self._opened_ms = self._say_opening(), self._listener.position_ms
         self._talk.holding = False
 
-    async def watch(self) -> None:
-        """See whether the person turns out to be a machine after all."""
+    async def watch(self) -> bool:
+        """See whether who was taken for a person is none: whether ``greet`` has to find out once more."""
         assert self._opening is not None
-        await self._frames(_UNDISTURBED)
-        self._talk.scribe.end_overheard()
-        with contextlib.suppress(RuntimeError):
-            self._opening.allow_interruptions = True
-        if await self._turns_out_machine():
-            self._talk.holding = True
+        if not await self._mistaken_by(_UNDISTURBED):
+            self._talk.scribe.end_overheard()
             with contextlib.suppress(RuntimeError):
-                await self._session.interrupt(force=True)
-            await self._leave_message()
-        self._session.off("user_input_transcribed", self._on_words)
+                self._opening.allow_interruptions = True
+            if not await self._mistaken_by(_WATCH):
+                self._session.off("user_input_transcribed", self._on_words)
+                return False
+        self._talk.holding = True
+        with contextlib.suppress(RuntimeError):
+            await self._session.interrupt(force=True)
+        return True
 
     def _on_words(self, event: UserInputTranscribedEvent) -> None:
         self._listener.read(f"{self._text} {event.transcript}")
         if event.is_final:
             self._text = f"{self._text} {event.transcript}".strip()
+        if self._mistaken:
+            # At once: else the model would answer these very words.
+            self._talk.holding = True
+
+    @property
+    def _mistaken(self) -> bool:
+        """Whether the opening was said to a machine or, not heard to its end, to a service that asks."""
+        if (said := self._opening) is None:
+            return False
+        since = timedelta(milliseconds=self._listener.position_ms - self._opened_ms)
+        unheard = said.interrupted or not said.done()
+        asked = self._listener.screening and unheard and since <= _ASKS
+        return self._listener.machine or asked
+
+    async def _mistaken_by(self, span: timedelta) -> bool:
+        """Wait until *span* after the opening's beginning, or until it shows that it was a mistake."""
+        until = self._opened_ms + span / timedelta(milliseconds=1)
+        while not self._mistaken and self._listener.position_ms < until:
+            await self._next()
+        return self._mistaken
 
     async def _next(self) -> None:
         await self._heard.wait()
         self._heard.clear()
-
-    async def _frames(self, span: timedelta) -> None:
-        for _ in range(round(span.total_seconds() * 1000 / FRAME_MS)):
-            await self._next()
 
     async def _who(self) -> Who:
         # One who screens us lets us wait for the person without a word.
@@ -249,14 +270,6 @@ class Opening:
         ):
             await self._next()
         return who
-
-    async def _turns_out_machine(self) -> bool:
-        until = self._listener.position_ms + _WATCH / timedelta(milliseconds=1)
-        while not self._listener.machine:
-            if self._listener.position_ms >= until:
-                return False
-            await self._next()
-        return True
 
     async def _leave_message(self) -> None:
         talk, message = self._talk, self._outbound.voicemail

@@ -335,9 +335,13 @@ class _Call:
     async def _opening(self) -> None:
         assert self._first is not None
         assert self._session is not None
-        await self._first.greet()
-        self._silence = self._keep(self._talk.mind_silence(self._session))
-        await self._first.watch()
+        while True:
+            await self._first.greet()
+            self._silence = self._keep(self._talk.mind_silence(self._session))
+            if not await self._first.watch():
+                return
+            # Nobody is asked whether they are still there who has not come yet.
+            self._silence.cancel()
 
     # Before the first word ------------------------------------------------------------------
 
