@@ -4,7 +4,10 @@ The word begins with the version of its form, so that a later form can still rea
 """
 
 import base64
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from operator import attrgetter
+from typing import TypeVar
 
 from trunkline.calls.queries import Cursor
 from trunkline.errors import Invalid
@@ -16,6 +19,8 @@ _MAX_LENGTH = 200
 
 _EVENTS = "e1"
 _IDS = "i1"
+
+Row = TypeVar("Row")
 
 
 def write(cursor: Cursor) -> str:
@@ -72,6 +77,17 @@ def read_id(prefix: str, word: str | None) -> str | None:
     if version != _IDS or not is_id(prefix, id_):
         raise _not_ours()
     return id_
+
+
+def cut(
+    rows: Sequence[Row], limit: int, id_of: Callable[[Row], str] = attrgetter("id")
+) -> tuple[Sequence[Row], str | None]:
+    """A page of *limit* rows, and the cursor for what follows: None when nothing does.
+
+    *rows* are ordered by *id_of* and were asked for with a limit of one more, which tells whether any follow.
+    """
+    shown = rows[:limit]
+    return shown, write_id(id_of(shown[-1])) if len(rows) > limit else None
 
 
 def _word(text: str) -> str:

@@ -56,10 +56,9 @@ async def contacts_page(
             before=before,
             limit=_ON_A_PAGE + 1,
         )
-    shown = rows[:_ON_A_PAGE]
+    shown, older = paging.cut(rows, _ON_A_PAGE)
     query = {"q": q.strip(), "do_not_call": do_not_call, "open_deal": open_deal}
     query = {name: value for name, value in query.items() if value}
-    older = paging.write_id(shown[-1].id) if len(rows) > _ON_A_PAGE else None
     return render.page(
         "contacts.html",
         person=person,

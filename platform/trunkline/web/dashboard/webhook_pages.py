@@ -399,8 +399,7 @@ async def deliveries_page(
             limit=_ON_A_PAGE + 1,
         )
         known = await queries.endpoints(session)
-    shown = logs[:_ON_A_PAGE]
-    older = paging.write_id(shown[-1].delivery.id) if len(logs) > _ON_A_PAGE else None
+    shown, older = paging.cut(logs, _ON_A_PAGE, lambda log: log.delivery.id)
     query = {name: value for name, value in given.items() if value}
     return render.page(
         "deliveries.html",

@@ -110,8 +110,8 @@ async def list_users(
     after = paging.read_id("usr", cursor)
     async with parts.db.look() as session:
         rows = await queries.users_page(session, after=after, limit=limit + 1)
-    more = paging.write_id(rows[limit - 1].id) if len(rows) > limit else None
-    return Users(data=[UserOut.model_validate(row) for row in rows[:limit]], next_cursor=more)
+    rows, more = paging.cut(rows, limit)
+    return Users(data=[UserOut.model_validate(row) for row in rows], next_cursor=more)
 
 
 @router.get(
@@ -129,8 +129,8 @@ async def list_keys(
     after = paging.read_id("key", cursor)
     async with parts.db.look() as session:
         rows = await queries.keys_page(session, after=after, limit=limit + 1)
-    more = paging.write_id(rows[limit - 1].id) if len(rows) > limit else None
-    return Keys(data=[KeyOut.model_validate(row) for row in rows[:limit]], next_cursor=more)
+    rows, more = paging.cut(rows, limit)
+    return Keys(data=[KeyOut.model_validate(row) for row in rows], next_cursor=more)
 
 
 @router.get(
@@ -172,5 +172,5 @@ async def list_audit(
             until=until,
             limit=limit + 1,
         )
-    more = paging.write_id(rows[limit - 1].id) if len(rows) > limit else None
-    return AuditPage(data=[AuditLine.model_validate(row) for row in rows[:limit]], next_cursor=more)
+    rows, more = paging.cut(rows, limit)
+    return AuditPage(data=[AuditLine.model_validate(row) for row in rows], next_cursor=more)

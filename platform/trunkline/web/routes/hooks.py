@@ -104,7 +104,7 @@ async def list_hooks(
     after = paging.read_id("whk", cursor)
     async with parts.db.look() as session:
         found = await queries.endpoints_page(session, after=after, limit=limit + 1, hooks_only=True)
-    more = paging.write_id(found[limit - 1].id) if len(found) > limit else None
+    found, more = paging.cut(found, limit)
     return HookList(
         data=[
             HookOut(
@@ -116,7 +116,7 @@ async def list_hooks(
                 disabled_reason=each.disabled_reason,
                 created_at=each.created_at,
             )
-            for each in found[:limit]
+            for each in found
         ],
         next_cursor=more,
     )

@@ -167,8 +167,8 @@ async def list_numbers(
     after = paging.read_id("num", cursor)
     async with parts.db.look() as session:
         rows = await queries.numbers_page(session, after=after, limit=limit + 1)
-    more = paging.write_id(rows[limit - 1][0].id) if len(rows) > limit else None
-    return Numbers(data=[_out(*row) for row in rows[:limit]], next_cursor=more)
+    rows, more = paging.cut(rows, limit, lambda row: row[0].id)
+    return Numbers(data=[_out(*row) for row in rows], next_cursor=more)
 
 
 @router.get(
@@ -249,8 +249,8 @@ async def list_blocked_callers(
     before = paging.read_id("blk", cursor)
     async with parts.db.look() as session:
         rows = await queries.blocks_page(session, before=before, limit=limit + 1)
-    more = paging.write_id(rows[limit - 1].id) if len(rows) > limit else None
-    return Blocks(data=[_block_out(row) for row in rows[:limit]], next_cursor=more)
+    rows, more = paging.cut(rows, limit)
+    return Blocks(data=[_block_out(row) for row in rows], next_cursor=more)
 
 
 @router.post(

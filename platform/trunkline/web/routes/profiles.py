@@ -1,7 +1,6 @@
 """/v1: profiles, their versions, and what differs between two."""
 
 import asyncio
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -156,10 +155,10 @@ async def list_profiles(
     """Who can answer."""
     after = paging.read_id("pro", cursor)
     async with parts.db.look() as session:
-        rows: Sequence[Any] = await queries.profiles_page(session, after=after, limit=limit + 1)
+        rows = await queries.profiles_page(session, after=after, limit=limit + 1)
         counts = await queries.number_counts(session)
-    more = paging.write_id(rows[limit - 1][0].id) if len(rows) > limit else None
-    shown = [ProfileSummary(**_summary(owner, current, counts)) for owner, current in rows[:limit]]
+    rows, more = paging.cut(rows, limit, lambda row: row[0].id)
+    shown = [ProfileSummary(**_summary(owner, current, counts)) for owner, current in rows]
     return Profiles(data=shown, next_cursor=more)
 
 
@@ -342,8 +341,8 @@ async def list_versions(
     async with parts.db.look() as session:
         owner = await queries.named(session, name)
         rows = await queries.versions_page(session, owner.id, before=before, limit=limit + 1)
-    more = paging.write_id(rows[limit - 1].id) if len(rows) > limit else None
-    data = [VersionSummary(**_version(owner, one)) for one in rows[:limit]]
+    rows, more = paging.cut(rows, limit)
+    data = [VersionSummary(**_version(owner, one)) for one in rows]
     return Versions(data=data, next_cursor=more)
 
 

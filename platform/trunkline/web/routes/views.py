@@ -88,8 +88,8 @@ async def list_views(
     after = paging.read_id("view", cursor)
     async with parts.db.look() as session:
         rows = await views.page(session, key.id, after=after, limit=limit + 1)
-    more = paging.write_id(rows[limit - 1].id) if len(rows) > limit else None
-    return ViewPage(data=[_out(row, key) for row in rows[:limit]], next_cursor=more)
+    rows, more = paging.cut(rows, limit)
+    return ViewPage(data=[_out(row, key) for row in rows], next_cursor=more)
 
 
 @router.put(

@@ -331,8 +331,8 @@ async def list_endpoints(
     after = paging.read_id("whk", cursor)
     async with parts.db.look() as session:
         rows = await queries.endpoints_page(session, after=after, limit=limit + 1)
-    more = paging.write_id(rows[limit - 1].id) if len(rows) > limit else None
-    return Endpoints(data=[shown(row) for row in rows[:limit]], next_cursor=more)
+    rows, more = paging.cut(rows, limit)
+    return Endpoints(data=[shown(row) for row in rows], next_cursor=more)
 
 
 @router.get(
@@ -552,9 +552,8 @@ async def list_deliveries(
             after=after,
             limit=limit + 1,
         )
-        data = [_summary(log) for log in logs[:limit]]
-    more = len(logs) > limit
-    return Deliveries(data=data, next_cursor=paging.write_id(data[-1].id) if more else None)
+        page, more = paging.cut(logs, limit, lambda log: log.delivery.id)
+        return Deliveries(data=[_summary(log) for log in page], next_cursor=more)
 
 
 @router.get(
