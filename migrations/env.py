@@ -3,7 +3,7 @@
 import asyncio
 
 from alembic import context
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
@@ -14,7 +14,7 @@ import trunkline.crm.models
 import trunkline.outbox.models
 import trunkline.profiles.models
 import trunkline.webhooks.models  # noqa: F401 - each import above adds its tables to the metadata
-from trunkline.kit.db import Base, is_of_the_models, prepare_sqlite
+from trunkline.kit.db import Base, is_of_the_models, postgres_arguments, prepare_sqlite
 
 
 def url() -> str:
@@ -50,7 +50,9 @@ def keep_children(connection: DBAPIConnection, record: ConnectionPoolEntry) -> N
 
 
 async def main() -> None:
-    engine = create_async_engine(url(), poolclass=NullPool)
+    address = make_url(url())
+    limits = {} if address.get_backend_name() == "sqlite" else postgres_arguments(address)
+    engine = create_async_engine(address, poolclass=NullPool, connect_args=limits)
     if engine.dialect.name == "sqlite":
         prepare_sqlite(engine.sync_engine)
         event.listen(engine.sync_engine, "connect", keep_children)

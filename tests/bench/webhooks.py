@@ -34,6 +34,7 @@ from trunkline.kit.crypt import new_key
 from trunkline.kit.db import Database, DatabaseOptions, open_database, upgrade
 from trunkline.kit.http import Client
 from trunkline.kit.ids import new_id
+from trunkline.kit.processes import die_with_parent
 from trunkline.outbox.models import EventRow
 from trunkline.outbox.publish import publish
 from trunkline.outbox.record import record
@@ -55,8 +56,10 @@ def here() -> EndpointOptions:
 
 
 async def deliver(url: str) -> None:
-    """Be a courier until killed."""
+    """Be a courier until killed; say the process id when at work."""
+    die_with_parent()
     db = open_database(DatabaseOptions(url))
+    print(os.getpid(), flush=True)
     await Courier(db, CourierOptions(here())).run()
 
 

@@ -1,5 +1,7 @@
 """The migrations lead to the tables the code knows, and back."""
 
+import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, make_url
 
 from trunkline.kit.db import (
     Base,
@@ -19,6 +21,7 @@ from trunkline.kit.db import (
     check_revision,
     is_of_the_models,
     open_database,
+    postgres_arguments,
     revisions,
     upgrade,
 )
@@ -26,8 +29,6 @@ from trunkline.kit.db import (
 
 async def run(db: Database, step: str, to: str) -> None:
     """Alembic owns an event loop of its own, so it gets a thread."""
-    import asyncio
-
     config = alembic_config(db.engine.url.render_as_string(hide_password=False))
     await asyncio.to_thread(getattr(command, step), config, to)
 
@@ -86,6 +87,34 @@ async def test_a_database_that_cannot_be_opened(url: str, says: str) -> None:
     with pytest.raises(DatabaseError, match=says) as caught:
         await revisions(open_database(DatabaseOptions(url)))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("verb", ["open", "upgrade"])
+async def test_a_server_that_never_answers_is_an_error(verb: str) -> None:
+    """A PostgreSQL that takes the connection and then says nothing is given up, with a sentence."""
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    url = f"postgresql+psycopg://nobody@127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
+    async with server, asyncio.timeout(60):
+        if verb == "open":
+            # The shortest there is.
+            db = open_database(DatabaseOptions(url, connect=timedelta(seconds=2)))
+            with pytest.raises(DatabaseError, match=r"cannot be opened: .*timeout"):
+                await revisions(db)
+        else:
+            with pytest.raises(DatabaseError, match=r"cannot be upgraded: .*timeout"):
+                await upgrade(url + "?connect_timeout=2")
+
+
+def test_psycopg_gives_up_after_seconds_by_default() -> None:
+    """A server that cannot be reached is an error after five seconds, unless the address says otherwise."""
+    url = make_url("postgresql+psycopg://nobody@db.example/x")
+    assert postgres_arguments(url)["connect_timeout"] == 5
+    assert "connect_timeout" not in postgres_arguments(url.set(query={"connect_timeout": "30"}))
 
 
 async def test_a_file_that_is_no_database(tmp_path: Path) -> None:

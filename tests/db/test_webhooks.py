@@ -29,7 +29,7 @@ from trunkline.outbox.record import record
 from trunkline.webhooks import claims, outcomes, queries, repair, retry, service
 from trunkline.webhooks.claims import Claimed
 from trunkline.webhooks.models import Attempt, Delivery, Endpoint
-from trunkline.webhooks.options import EndpointOptions
+from trunkline.webhooks.options import CourierOptions, EndpointOptions
 from trunkline.webhooks.outcomes import Outcome
 
 LEASE = timedelta(seconds=30)
@@ -236,6 +236,33 @@ async def test_a_claimed_delivery_is_left_alone_until_its_lease_ends(
     assert await claim(db, now + LEASE - timedelta(microseconds=1)) == []
     [second] = await claim(db, now + LEASE)
     assert (second.delivery_id, second.number) == (first.delivery_id, 1)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("tried", [True, False])  # it died with a retry in hand, or a first attempt
+async def test_a_courier_that_dies_costs_its_lease_and_no_attempt(
+    db: Database, now: datetime, tried: bool, ordered: bool
+) -> None:
+    """What it had in hand is due when the lease ends, within five seconds: no wait of the schedule comes on
+    top, no failure is counted, and the next event of an ordered endpoint's call follows at once."""
+    lease = CourierOptions(OPTIONS).lease
+    endpoint = await add(db, now, ordered=ordered)
+    await ready(db, now, 2 if ordered else 1)
+    if tried:
+        [first] = await claim(db, now, lease=lease)
+        await settle(db, first, now, jitter=0.0, status=500)
+    # Nothing more is heard of who claims this.
+    [dying] = await claim(db, now, lease=lease)
+
+    assert lease <= timedelta(seconds=5)
+    again = now + lease
+    [taken] = await claim(db, again, lease=lease)
+    assert (taken.delivery_id, taken.number) == (dying.delivery_id, 2 if tried else 1)
+    async with db.look() as session:
+        assert (await queries.endpoint(session, endpoint.id)).failures == (1 if tried else 0)
+    await settle(db, taken, again, status=200)
+    follow = await claim(db, again, lease=lease)
+    assert [json.loads(each.body)["data"]["seq"] for each in follow] == ([2] if ordered else [])
 
 
 async def test_a_claim_holds_all_that_is_sent(db: Database, now: datetime) -> None:

@@ -11,11 +11,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, event, make_url, text
+from sqlalchemy import JSON, URL, DateTime, Dialect, Engine, MetaData, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
@@ -84,6 +84,10 @@ class DatabaseOptions:
     pool_size: int = 5
     """Connections that are kept open; 0: each transaction opens its own, as it must be where several event
     loops share one engine."""
+    connect: timedelta = timedelta(seconds=5)
+    """Longest time to a connection with PostgreSQL, for each address that its name has. At least two seconds,
+    in whole ones (https://www.postgresql.org/docs/current/libpq-connect.html). ``connect_timeout`` in the
+    address wins."""
 
 
 class Database:
@@ -143,13 +147,33 @@ def open_database(options: DatabaseOptions) -> Database:
         prepare_sqlite(engine.sync_engine)
     else:
         try:
-            engine = create_async_engine(url, **pool)
+            engine = create_async_engine(
+                url, connect_args=postgres_arguments(url, options.connect), **pool
+            )
             check_after_rest(engine.sync_engine)
         except ImportError as error:
             raise DatabaseError(
                 "the PostgreSQL driver is not installed; install trunkline[postgres]"
             ) from error
     return Database(engine)
+
+
+def postgres_arguments(
+    url: URL, connect: timedelta = DatabaseOptions.connect
+) -> dict[str, int | str]:
+    """What psycopg is told besides *url*, so that a server that cannot be reached is an error and no wait.
+
+    Without it a server whose machine has gone is waited for as long as TCP tries again, which is minutes, and
+    for ever by those who listen for notifications.
+    """
+    limits: dict[str, int | str] = {
+        "connect_timeout": round(connect.total_seconds()),
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
+        "tcp_user_timeout": 15_000,
+    }
+    return {name: value for name, value in limits.items() if name not in url.query}
 
 
 def check_after_rest(engine: Engine) -> None:
