@@ -552,6 +552,8 @@ async def test_lists_are_paged_without_gap_or_repeat(api: httpx.AsyncClient) -> 
             cursor, pages = page["next_cursor"], pages + 1
         assert seen == made
         assert pages == 3
+        full = (await api.get(f"/v1/{kind}", params={"limit": len(made)})).json()
+        assert full["next_cursor"] is None
 
 
 async def test_a_list_finds_one_by_what_another_system_calls_it(api: httpx.AsyncClient) -> None:

@@ -7,7 +7,10 @@ import base64
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from fastapi import Query
+from pydantic import Field
 
 from trunkline.calls.queries import Cursor
 from trunkline.errors import Invalid
@@ -16,9 +19,20 @@ from trunkline.kit.ids import is_id
 _VERSION = "1"
 _MAX_LENGTH = 200
 
-
 _EVENTS = "e1"
 _IDS = "i1"
+
+Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
+LongLimit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
+"""For a short list, which its readers have whole when they say nothing."""
+PageCursor = Annotated[
+    str | None,
+    Query(description="`next_cursor` of the page before.", max_length=_MAX_LENGTH, examples=[None]),
+]
+NextCursor = Annotated[
+    str | None,
+    Field(description="Send as `cursor` for the next page; null on the last one.", examples=[None]),
+]
 
 Row = TypeVar("Row")
 

@@ -13,7 +13,7 @@ from trunkline.web import paging
 from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
-from trunkline.web.routes.numbers import Limit, NextCursor, PageCursor
+from trunkline.web.paging import Limit, NextCursor, PageCursor
 from trunkline.web.routes.pushed import Moment
 
 router = APIRouter(prefix="/v1", tags=["access"])

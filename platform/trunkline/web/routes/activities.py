@@ -17,11 +17,11 @@ from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
+from trunkline.web.paging import NextCursor, PageCursor
 from trunkline.web.routes.pushed import (
     ACTIVITY_ID,
     CONTACT_ID,
     DEAL_ID,
-    After,
     ContactRef,
     DealRef,
     Limit,
@@ -33,7 +33,6 @@ from trunkline.web.routes.pushed import (
     Text,
     both,
     given,
-    next_cursor,
 )
 
 router = APIRouter(prefix="/v1", tags=["activities"])
@@ -100,9 +99,7 @@ class ActivityPage(BaseModel):
     """A page of activities."""
 
     data: list[ActivityOut]
-    next_cursor: str | None = Field(
-        description="Send as `cursor` for the next page; null on the last one.", examples=[None]
-    )
+    next_cursor: NextCursor
 
 
 async def _out(session: AsyncSession, activity: models.Activity) -> ActivityOut:
@@ -185,7 +182,7 @@ async def list_activities(
     call_id: Annotated[
         str | None, Query(description="Those logged in a call.", max_length=40)
     ] = None,
-    cursor: After = None,
+    cursor: PageCursor = None,
     limit: Limit = 50,
     key: ApiKey = needs("contacts:read"),
 ) -> ActivityPage:
@@ -200,9 +197,10 @@ async def list_activities(
             deal_id=deal_id,
             call_id=call_id,
             after=after,
-            limit=limit,
+            limit=limit + 1,
         )
-        return ActivityPage(data=await _outs(session, rows), next_cursor=next_cursor(rows, limit))
+        rows, more = paging.cut(rows, limit)
+        return ActivityPage(data=await _outs(session, rows), next_cursor=more)
 
 
 @router.get(

@@ -19,6 +19,7 @@ from trunkline.web.auth import AnyKey, needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
+from trunkline.web.paging import PageCursor
 from trunkline.web.people import note_hearing
 from trunkline.web.routes.pushed import Moment, OurId, Text
 
@@ -418,9 +419,7 @@ async def list_calls(
     parts: Parts,
     given: Annotated[dict[str, str], Depends(asked_for)],
     key: ApiKey = needs("calls:read"),
-    cursor: Annotated[
-        str | None, Query(description="`next_cursor` of the page before.", max_length=200)
-    ] = None,
+    cursor: PageCursor = None,
     limit: Annotated[int, Query(ge=1, le=200, description="Calls on a page.")] = 50,
 ) -> Calls:
     """Calls, newest first, narrowed by any filters together. Follow `next_cursor` for older ones."""

@@ -18,8 +18,9 @@ from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
+from trunkline.web.paging import NextCursor, PageCursor
 from trunkline.web.people import actor
-from trunkline.web.routes.pushed import DEAL_ID, After, Limit, next_cursor
+from trunkline.web.routes.pushed import DEAL_ID, Limit
 
 router = APIRouter(prefix="/v1", tags=["changes"])
 
@@ -61,9 +62,7 @@ class LedgerPage(BaseModel):
     """A page of the ledger."""
 
     data: list[LedgerLine]
-    next_cursor: str | None = Field(
-        description="Send as `cursor` for the next page; null on the last one.", examples=[None]
-    )
+    next_cursor: NextCursor
 
 
 class Undone(BaseModel):
@@ -89,7 +88,7 @@ async def list_changes(
     source: Annotated[
         str | None, Query(description="Those of one source.", max_length=20, examples=["call"])
     ] = None,
-    cursor: After = None,
+    cursor: PageCursor = None,
     limit: Limit = 50,
     key: ApiKey = needs("contacts:read"),
 ) -> LedgerPage:
@@ -103,11 +102,10 @@ async def list_changes(
             call_id=call_id,
             source=source,
             after=after,
-            limit=limit,
+            limit=limit + 1,
         )
-    return LedgerPage(
-        data=[LedgerLine.model_validate(row) for row in rows], next_cursor=next_cursor(rows, limit)
-    )
+    rows, more = paging.cut(rows, limit)
+    return LedgerPage(data=[LedgerLine.model_validate(row) for row in rows], next_cursor=more)
 
 
 @router.get(

@@ -21,10 +21,10 @@ from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
+from trunkline.web.paging import NextCursor, PageCursor
 from trunkline.web.people import actor
 from trunkline.web.routes.pushed import (
     CONTACT_ID,
-    After,
     Limit,
     OfExternalId,
     OfSource,
@@ -33,7 +33,6 @@ from trunkline.web.routes.pushed import (
     Text,
     both,
     given,
-    next_cursor,
     numbers,
 )
 
@@ -122,9 +121,7 @@ class ContactPage(BaseModel):
     """A page of contacts."""
 
     data: list[ContactOut]
-    next_cursor: str | None = Field(
-        description="Send as `cursor` for the next page; null on the last one.", examples=[None]
-    )
+    next_cursor: NextCursor
 
 
 class MergedAway(BaseModel):
@@ -233,7 +230,7 @@ async def list_contacts(
             examples=["+12025550134"],
         ),
     ] = None,
-    cursor: After = None,
+    cursor: PageCursor = None,
     limit: Limit = 50,
     key: ApiKey = needs("contacts:read"),
 ) -> ContactPage:
@@ -242,8 +239,9 @@ async def list_contacts(
     e164 = numbers([number], region=None)[0].e164 if number is not None else None
     after = paging.read_id("con", cursor)
     async with parts.db.look() as session:
-        rows = await queries.contacts(session, named=named, e164=e164, after=after, limit=limit)
-        return ContactPage(data=await _outs(session, rows), next_cursor=next_cursor(rows, limit))
+        rows = await queries.contacts(session, named=named, e164=e164, after=after, limit=limit + 1)
+        rows, more = paging.cut(rows, limit)
+        return ContactPage(data=await _outs(session, rows), next_cursor=more)
 
 
 @router.get(

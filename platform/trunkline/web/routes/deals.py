@@ -17,10 +17,10 @@ from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
+from trunkline.web.paging import NextCursor, PageCursor
 from trunkline.web.routes.pushed import (
     CONTACT_ID,
     DEAL_ID,
-    After,
     ContactRef,
     Limit,
     OfExternalId,
@@ -30,7 +30,6 @@ from trunkline.web.routes.pushed import (
     Text,
     both,
     given,
-    next_cursor,
 )
 
 router = APIRouter(prefix="/v1", tags=["deals"])
@@ -108,9 +107,7 @@ class DealPage(BaseModel):
     """A page of deals."""
 
     data: list[DealOut]
-    next_cursor: str | None = Field(
-        description="Send as `cursor` for the next page; null on the last one.", examples=[None]
-    )
+    next_cursor: NextCursor
 
 
 async def _out(session: AsyncSession, deal: models.Deal) -> DealOut:
@@ -191,7 +188,7 @@ async def list_deals(
     outcome: Annotated[
         Literal["open", "won", "lost"] | None, Query(description="Those of one outcome.")
     ] = None,
-    cursor: After = None,
+    cursor: PageCursor = None,
     limit: Limit = 50,
     key: ApiKey = needs("contacts:read"),
 ) -> DealPage:
@@ -200,9 +197,15 @@ async def list_deals(
     after = paging.read_id("deal", cursor)
     async with parts.db.look() as session:
         rows = await queries.deals(
-            session, named=named, contact_id=contact_id, outcome=outcome, after=after, limit=limit
+            session,
+            named=named,
+            contact_id=contact_id,
+            outcome=outcome,
+            after=after,
+            limit=limit + 1,
         )
-        return DealPage(data=await _outs(session, rows), next_cursor=next_cursor(rows, limit))
+        rows, more = paging.cut(rows, limit)
+        return DealPage(data=await _outs(session, rows), next_cursor=more)
 
 
 @router.get(

@@ -15,7 +15,7 @@ from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
-from trunkline.web.routes.numbers import LongLimit, NextCursor, PageCursor
+from trunkline.web.paging import LongLimit, NextCursor, PageCursor
 from trunkline.web.routes.webhooks import ENDPOINT_ID
 from trunkline.webhooks import queries, service
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
@@ -19,6 +19,7 @@ from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
+from trunkline.web.paging import Limit, NextCursor, PageCursor
 from trunkline.web.routes.pushed import Moment
 
 router = APIRouter(prefix="/v1", tags=["numbers"])
@@ -29,15 +30,6 @@ _BLOCK_ID = "blk_01kf0q8m3s7t9v1w3x5y7z9abv"
 E164 = Annotated[
     str,
     Path(description="The number in E.164; the + as %2B or as it is.", examples=["+12025550100"]),
-]
-Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
-LongLimit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
-"""For a short list, which its readers have whole when they say nothing."""
-PageCursor = Annotated[
-    str | None, Query(description="`next_cursor` of the page before.", examples=[None])
-]
-NextCursor = Annotated[
-    str | None, Field(description="Send as `cursor` for the next page; null on the last one.")
 ]
 
 

@@ -20,8 +20,8 @@ from trunkline.web.auth import needs
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce, Once
+from trunkline.web.paging import Limit, LongLimit, NextCursor, PageCursor
 from trunkline.web.people import actor
-from trunkline.web.routes.numbers import Limit, LongLimit, NextCursor, PageCursor
 
 router = APIRouter(prefix="/v1", tags=["profiles"])
 

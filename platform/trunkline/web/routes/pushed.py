@@ -1,8 +1,7 @@
 """The words that contacts, deals and activities of other systems have in common."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Protocol, Self
+from typing import Annotated, Self
 
 from fastapi import Query
 from pydantic import (
@@ -22,7 +21,6 @@ from trunkline.crm.upsert import Named, checked_source
 from trunkline.errors import Invalid
 from trunkline.kit.phone import PhoneNumber, parse
 from trunkline.kit.redact import redact
-from trunkline.web import paging
 
 CONTACT_ID = "con_01kf0q8m3s7t9v1w3x5y7z9abd"
 DEAL_ID = "deal_01kf0q8m3s7t9v1w3x5y7z9abj"
@@ -32,14 +30,6 @@ OurId = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 TheirId = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Text = Annotated[str, AfterValidator(redact)]
 """Free text; card numbers are blacked out before anything stores it."""
-
-
-class HasId(Protocol):
-    """A row of a list."""
-
-    @property
-    def id(self) -> str:
-        """Sorts by when it was made."""
 
 
 def _utc(moment: datetime) -> datetime:
@@ -140,9 +130,6 @@ def given(model: BaseModel, *names: str) -> dict[str, object]:
 
 
 Limit = Annotated[int, Query(ge=1, le=100, description="Most things on a page.")]
-After = Annotated[
-    str | None, Query(description="`next_cursor` of the page before.", max_length=200)
-]
 OfSource = Annotated[
     str | None,
     Query(description="With `external_id`: whose id that is.", max_length=20, examples=["hubspot"]),
@@ -160,8 +147,3 @@ def both(source: str | None, external_id: str | None) -> tuple[str, str] | None:
     if source is None or external_id is None:
         raise Invalid("`source` and `external_id` go together: an id is unique within its system")
     return source, external_id
-
-
-def next_cursor(rows: Sequence[HasId], limit: int) -> str | None:
-    """Where the page after *rows* begins; None when they do not fill one, so that it would be empty."""
-    return paging.write_id(rows[-1].id) if len(rows) == limit else None

@@ -15,9 +15,9 @@ from trunkline.web import paging
 from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
+from trunkline.web.paging import Limit, NextCursor, PageCursor
 from trunkline.web.people import actor
 from trunkline.web.routes.marks import by_key
-from trunkline.web.routes.numbers import Limit, NextCursor, PageCursor
 
 router = APIRouter(prefix="/v1", tags=["calls"])
 

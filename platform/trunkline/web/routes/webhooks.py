@@ -14,7 +14,7 @@ from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
-from trunkline.web.routes.numbers import LongLimit, NextCursor, PageCursor
+from trunkline.web.paging import LongLimit, NextCursor, PageCursor
 from trunkline.web.routes.pushed import Moment
 from trunkline.webhooks import models, queries, repair, service, versions
 from trunkline.webhooks.queries import DeliveryLog
@@ -535,9 +535,7 @@ async def list_deliveries(
         str | None,
         Query(description="A call's id, or of what changed.", examples=[_CALL], max_length=40),
     ] = None,
-    cursor: Annotated[
-        str | None, Query(description="`next_cursor` of the page before.", max_length=200)
-    ] = None,
+    cursor: PageCursor = None,
     limit: Annotated[int, Query(ge=1, le=200, description="Deliveries on a page.")] = 50,
 ) -> Deliveries:
     """Deliveries, newest first. Follow `next_cursor` for older ones."""
