@@ -54,6 +54,25 @@ async def test_nods_and_noises_do_not_stop_it(placed: Place) -> None:
     assert long == []
 
 
+async def test_a_television_does_not_silence_it(placed: Place) -> None:
+    """A sound that goes on for seconds, with no word for the agent in it, pauses its voice and no more."""
+    call = await placed(story("noise_television"), ears="script")
+    agent = [turn for turn in call.page.turns if turn.role == "agent"]
+    assert [turn.role for turn in call.page.turns] == ["agent", "user", "agent"]
+    assert not agent[-1].interrupted
+    assert agent[-1].text.endswith("tell me which plan would suit you best.")
+    caller, spoken = await heard(call)
+    television = [one for one in caller if one.start_ms > caller[0].end_ms + 2000]
+    spoken_meanwhile = [
+        one
+        for one in spoken
+        if one.start_ms < television[-1].end_ms and one.end_ms > television[0].start_ms
+    ]
+    assert television[-1].end_ms - television[0].start_ms > 2 * GAP_MS
+    gaps = [other.start_ms - one.end_ms for one, other in itertools.pairwise(spoken_meanwhile)]
+    assert max(gaps) < GAP_MS
+
+
 async def test_words_that_are_meant_stop_it(placed: Place) -> None:
     """Told to wait, it falls silent, keeps what was heard, and answers the new question once."""
     steps = (

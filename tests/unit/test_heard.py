@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 from livekit import rtc
@@ -60,6 +61,8 @@ class Player(io.AudioOutput):
 
     def __init__(self) -> None:
         super().__init__(label="test", capabilities=io.AudioOutputCapabilities(pause=True))
+        self.going = asyncio.Event()
+        self.going.set()
 
     async def capture_frame(self, frame: rtc.AudioFrame) -> None:
         await super().capture_frame(frame)
@@ -68,6 +71,12 @@ class Player(io.AudioOutput):
         super().flush()
 
     def clear_buffer(self) -> None: ...
+
+    def pause(self) -> None:
+        self.going.clear()
+
+    def resume(self) -> None:
+        self.going.set()
 
 
 class Sink(io.TextOutput):
@@ -116,6 +125,30 @@ async def test_an_interrupted_reply_reports_the_half_that_was_heard() -> None:
     player.on_playback_started(created_at=0.0)
     player.on_playback_finished(playback_position=0.5, interrupted=False)
     assert finished[1].synchronized_transcript == "Sorry."
+
+
+async def test_a_pause_without_a_verdict_ends() -> None:
+    """Paused amid its words it goes on by itself, until it is resumed; before its first sound it waits."""
+    player = Player()
+    audio = Heard(player, Sink()).audio
+    audio.longest_pause = timedelta(0)
+    await audio.capture_frame(rtc.AudioFrame.create(8000, 1, 8_000))
+    audio.pause()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not player.going.is_set(), "nothing was said yet: the caller speaks first"
+    audio.resume()
+
+    player.on_playback_started(created_at=0.0)
+    audio.pause()
+    assert not player.going.is_set()
+    await player.going.wait()
+    audio.pause()
+    assert player.going.is_set(), "the same sound does not pause it again"
+    audio.resume()
+    audio.pause()
+    assert not player.going.is_set(), "the next sound does"
+    player.on_playback_finished(playback_position=0.5, interrupted=True)
 
 
 @pytest.mark.parametrize(

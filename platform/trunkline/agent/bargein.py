@@ -20,6 +20,11 @@ RESUME_AFTER = timedelta(milliseconds=100)
 said comes about as long after its last word as the voice-activity detector needs to call it
 silence, so this only has to cover the difference."""
 
+VERDICT = timedelta(milliseconds=600)
+"""From the pause until the voice goes on although the sound does, unless words have come that are meant: a
+television or a passing lorry must not silence the agent. Whoever speaks has been understood by then:
+interim words come 150 to 400 ms behind."""
+
 NEARLY_DONE = timedelta(seconds=1)
 """With less than this left to say, what the caller says is an answer: a "yes" to the question just heard."""
 

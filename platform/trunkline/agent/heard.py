@@ -11,6 +11,7 @@ import time
 import unicodedata
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from livekit import rtc
 from livekit.agents import io
@@ -116,6 +117,11 @@ class Heard:
 
     # From the session -----------------------------------------------------------------------
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether something of the segment was played."""
+        return self._started is not None
+
     def add_text(self, text: str) -> None:
         """The next piece of the reply's text, with its times when the voice gave them."""
         start = end = None
@@ -202,6 +208,11 @@ class HeardAudio(io.AudioOutput):
             sample_rate=line.sample_rate,
         )
         self._heard = heard
+        self._verdict: asyncio.TimerHandle | None = None
+        self._goes_on = False
+        """Whether it plays although the session has paused it."""
+        self.longest_pause: timedelta | None = None
+        """So long after a pause amid its words it goes on by itself, until it has been resumed."""
 
     @property
     def left_s(self) -> float:
@@ -225,12 +236,28 @@ class HeardAudio(io.AudioOutput):
         self.next_in_chain.clear_buffer()
 
     def pause(self) -> None:
+        if self._goes_on:
+            return
         super().pause()
         self._heard.pause()
+        # Before its first sound it waits for the caller to end, however long that takes.
+        if self._verdict is None and self.longest_pause is not None and self._heard.has_begun:
+            loop = asyncio.get_running_loop()
+            self._verdict = loop.call_later(self.longest_pause.total_seconds(), self._go_on)
 
     def resume(self) -> None:
+        self._decided()
         super().resume()
         self._heard.resume()
+
+    def _go_on(self) -> None:
+        self.resume()
+        self._goes_on = True
+
+    def _decided(self) -> None:
+        if self._verdict is not None:
+            self._verdict.cancel()
+        self._verdict, self._goes_on = None, False
 
     def on_playback_started(self, *, created_at: float) -> None:
         self._heard.playing()
@@ -243,6 +270,7 @@ class HeardAudio(io.AudioOutput):
         interrupted: bool,
         synchronized_transcript: str | None = None,
     ) -> None:
+        self._decided()
         super().on_playback_finished(
             playback_position=playback_position,
             interrupted=interrupted,

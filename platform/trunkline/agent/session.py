@@ -17,7 +17,7 @@ from livekit.agents import (
 from livekit.agents.llm import ChatContext, ChatMessage, Tool
 from livekit.agents.voice.agent_session import SessionConnectOptions
 
-from trunkline.agent.bargein import RESUME_AFTER, Floor
+from trunkline.agent.bargein import RESUME_AFTER, VERDICT, Floor
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.drafts import MOST, Drafts
 from trunkline.agent.heard import HeardAudio, spaced
@@ -121,6 +121,10 @@ class FrontDesk(Agent):
         talk: Conversation = self.session.userdata
         floor = Floor(talk.body.language, lambda: self.session.current_speech, self._left_s)
         hearing = self.session.stt
+        output = self.session.output.audio
+        # Of whole utterances there are no words before the caller has ended.
+        if isinstance(output, HeardAudio) and hearing and hearing.capabilities.interim_results:
+            output.longest_pause = VERDICT
         # Whoever tells turns says for itself when an answer may be begun.
         tells = isinstance(hearing, Hearing) and hearing.tells_turns
         drafts = Drafts() if talk.body.endpointing.speculation and not tells else None
