@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from trunkline.access import passwords
 from trunkline.access import service as access
@@ -50,6 +50,8 @@ FLAGS = [
     "--mute-audio",
     "--autoplay-policy=no-user-gesture-required",
 ]
+expect.set_options(timeout=30_000)
+"""Milliseconds; only what fails takes so long."""
 PASSWORD = "correct horse battery staple"
 HASH = passwords.hashed(PASSWORD)
 """Hashed once: it is slow on purpose."""

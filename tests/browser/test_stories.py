@@ -20,7 +20,7 @@ ATTEMPTS = len(SCHEDULE) + 1
 
 async def reloaded_until(page: Page, shown: Locator) -> None:
     """Load the page anew, as its own words advise, until *shown* is there: a courier is at work."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await shown.count():
             await page.reload()
 

@@ -149,7 +149,7 @@ async def test_the_second_report_waits_for_the_first(
         async with db.work() as session:
             call_id = (await make.call(session, now=now)).id
             waiter.append(asyncio.create_task(second()))
-            await asyncio.wait_for(somebody_waits_for_a_lock(db), 10)
+            await asyncio.wait_for(somebody_waits_for_a_lock(db), 60)
             if gives_up:
                 raise GivesUp(call_id)
             return call_id
@@ -381,7 +381,7 @@ async def test_a_lease_is_checked_before_the_change_that_goes_with_it(
             await service.take_lease(session, old.call_id, now=now)
             order.append("taken")
 
-    await asyncio.wait_for(asyncio.gather(write(), take()), 20)
+    await asyncio.wait_for(asyncio.gather(write(), take()), 60)
     assert order == ["written", "taken"]
 
 
@@ -566,7 +566,7 @@ async def test_two_equal_runs_at_once_change_once(
             done.append(run.id)
             return await service.finish_tool(session, lease, run.id, result="moved", now=now)
 
-    results = await asyncio.wait_for(asyncio.gather(*map(change, runs)), 20)
+    results = await asyncio.wait_for(asyncio.gather(*map(change, runs)), 60)
     async with db.look() as session:
         stored = await queries.tool_runs(session, lease.call_id)
         kinds = await types(session, lease.call_id)

@@ -382,7 +382,7 @@ async def test_the_loop_survives_a_failed_sweep(
             joined.set()
 
     guardian = asyncio.create_task(Guardian(sqlite_db, Watched(blobs._store), OPTIONS, clock).run())
-    await asyncio.wait_for(joined.wait(), 20)
+    await asyncio.wait_for(joined.wait(), 60)
     assert not guardian.done()
     guardian.cancel()
     with pytest.raises(asyncio.CancelledError):

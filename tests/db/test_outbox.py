@@ -189,7 +189,7 @@ async def test_a_commit_by_another_wakes_the_listener(db_url: str, now: datetime
     """Whoever commits an event, through whichever engine, a listener on the same database is told."""
     ours, theirs = open_database(DatabaseOptions(db_url)), open_database(DatabaseOptions(db_url))
     try:
-        async with asyncio.timeout(10), contextlib.aclosing(commits(ours)) as news:
+        async with asyncio.timeout(60), contextlib.aclosing(commits(ours)) as news:
             await anext(news)  # the start
             for turns in range(3):
                 async with theirs.work() as session:
@@ -206,7 +206,7 @@ async def test_a_commit_in_the_same_process_is_heard_without_a_look(
     """On SQLite too a commit wakes who listens through the same database at once; an undone one does not."""
     monkeypatch.setattr("trunkline.outbox.listen._POLL_S", 3600.0)
     monkeypatch.setattr("trunkline.outbox.listen._BUSY_POLL_S", 3600.0)
-    async with asyncio.timeout(10), contextlib.aclosing(commits(sqlite_db)) as news:
+    async with asyncio.timeout(60), contextlib.aclosing(commits(sqlite_db)) as news:
         await anext(news)  # the start
         heard = asyncio.create_task(anext(news))
         with contextlib.suppress(ZeroDivisionError):

@@ -263,7 +263,7 @@ class House:
             assert line.startswith(b"ready "), "its log says why it ended"
             yield
             process.terminate()
-            assert await asyncio.wait_for(process.wait(), 60) == 0
+            assert await asyncio.wait_for(process.wait(), 120) == 0
         finally:
             if process.returncode is None:
                 process.kill()

@@ -47,8 +47,8 @@ class House:
     ) -> tuple[Over, Call, Sequence[Turn]]:
         """Make a call and wait until it is over and stored."""
         dial = Dial(room, from_raw=caller_number, to_raw=OUR_NUMBER, number=OUR_NUMBER)
-        over = await asyncio.wait_for(SipCall(self.server.options, dial, Caller(steps)).run(), 90)
-        async with asyncio.timeout(30):
+        over = await asyncio.wait_for(SipCall(self.server.options, dial, Caller(steps)).run(), 120)
+        async with asyncio.timeout(120):
             while True:
                 async with self.db.look() as session:
                     call = await calls.call_in_room(session, room)

@@ -83,7 +83,7 @@ class Stack:
 
     async def stored(self, room: str) -> CallPage:
         """The call of *room* once it has ended and its recording is closed."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while True:
                 page = await self.look(room)
                 done = page is not None and not page.call.live
@@ -93,7 +93,7 @@ class Stack:
 
     async def ready(self) -> dict[str, Any]:
         """What the worker's /ready says."""
-        async with httpx.AsyncClient(timeout=10) as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             answer = await client.get(f"http://127.0.0.1:{self.worker_port}/ready")
         told: dict[str, Any] = answer.json()
         assert answer.status_code == (200 if told["ready"] else 503)
@@ -107,7 +107,7 @@ class Stack:
 
     async def until(self, room: str, is_so: Callable[[CallPage], bool]) -> CallPage:
         """The call of *room* as soon as *is_so* holds of it."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while True:
                 page = await self.look(room)
                 if page is not None and is_so(page):
@@ -181,9 +181,9 @@ async def test_nobody_was_free(world: World) -> None:
     guardian = Guardian(world.db, world.blobs, patient, livekit=livekit)
     sip, _ = stack.ring(room, (Listen(), HangUp()))
     running = asyncio.create_task(sip.run())
-    await asyncio.wait_for(sip.wait_ringing(), 30)
+    await asyncio.wait_for(sip.wait_ringing(), 120)
     assert await guardian.send_again() == [], "it may still be on the way"
-    async with world.worker(), asyncio.timeout(30):
+    async with world.worker(), asyncio.timeout(120):
         while (sent := await guardian.send_again()) != [room]:
             assert sent == []
             await asyncio.sleep(0.1)  # pace: LiveKit's clock is not ours
@@ -204,9 +204,9 @@ async def test_nobody_is_sent_to_a_worker_that_drains(world: World) -> None:
     async with world.worker() as stack:
         sip, _ = stack.ring(room, (Listen(), HangUp()))
         running = asyncio.create_task(sip.run())
-        await asyncio.wait_for(sip.wait_answered(), 30)
+        await asyncio.wait_for(sip.wait_answered(), 120)
         os.kill(stack.pid, signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while (await stack.ready())["ready"]:  # noqa: ASYNC110 - asked of another process
                 await asyncio.sleep(0.05)  # pace: a signal takes its time
         over = await asyncio.wait_for(running, LONGEST_S)
@@ -345,7 +345,7 @@ async def test_the_worker_says_when_it_can_take_calls(stack: Stack) -> None:
     """/ready names the process of each call that is on, and nothing else."""
     sip, _ = stack.ring("call_ready", (Listen(), HangUp()))
     running = asyncio.create_task(sip.run())
-    await asyncio.wait_for(sip.wait_answered(), 30)
+    await asyncio.wait_for(sip.wait_answered(), 120)
     told = await stack.ready()
     assert told["ready"]
     (job,) = [job for job in told["calls"] if job["room"] == "call_ready"]
@@ -360,7 +360,7 @@ async def test_anybody_in_the_room_reads_along(stack: Stack) -> None:
     steps = (Listen(), Say("wait_what_are_your_opening_hours.wav"), Listen(), HangUp())
     sip, _ = stack.ring(room, steps)
     running = asyncio.create_task(sip.run())
-    await asyncio.wait_for(sip.wait_answered(), 30)
+    await asyncio.wait_for(sip.wait_answered(), 120)
     reader = rtc.Room()
     states: list[str] = []
     said: list[tuple[str, str, str, str]] = []

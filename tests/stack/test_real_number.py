@@ -55,7 +55,7 @@ async def told(house: "House", command: str) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    out, _ = await asyncio.wait_for(process.communicate(), 120)
     text = out.decode()
     # Doctor finds this machine's SIP host wrong, which it is.
     assert process.returncode == 0 or command == "trunkline doctor", f"{command}\n{text}"

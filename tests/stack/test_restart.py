@@ -24,7 +24,7 @@ PATIENCE_S = 60
 
 
 async def is_ready(port: str) -> bool:
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         answer = await client.get(f"http://127.0.0.1:{port}/ready")
     ready: bool = answer.json()["ready"]
     return ready

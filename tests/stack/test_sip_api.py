@@ -130,7 +130,7 @@ async def test_a_phone_that_answers(sip_api: "SipApi", port: LiveKit, watcher: r
     assert (placed.caller_id, placed.headers) == ("+12025550100", {"X-Reason": "callback"})
     for digit in "1#":
         await watcher.local_participant.publish_dtmf(code="0123456789*#".index(digit), digit=digit)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(120):
         assert await gone.reason == rtc.DisconnectReason.CLIENT_INITIATED
         await placed.over.wait()
     assert placed.keys == "1#"
@@ -165,7 +165,7 @@ async def test_a_phone_that_is_not_answered(
     with pytest.raises(SipFailed) as failed:
         await dial(port, ringing=ringing)
     assert failed.value.status == status
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         assert await gone.reason == reason
     assert (await sip_api.placed(TO)).outcome == outcome
 
@@ -178,7 +178,7 @@ async def test_a_call_that_is_given_up_while_it_rings(
     await dial(port, wait=False)
     await port.remove_participant("phones", "callee")
     placed = await sip_api.placed(TO)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await placed.over.wait()
     assert placed.outcome == "cancelled"
 
@@ -201,11 +201,11 @@ async def test_a_caller_is_referred(
         sip_api.options, Dial("phones", "+12025550134", "+12025550100", agent=None), Listener()
     )
     calling = asyncio.create_task(call.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await call.wait_answered()
     if status is None:
         await port.refer("phones", "sip_+12025550134", f"tel:{TO}", ringing=2 * S)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             assert (await calling).how == "transferred"
             assert await gone.reason == rtc.DisconnectReason.CLIENT_INITIATED
     else:
@@ -281,7 +281,7 @@ async def test_the_front_answers_what_the_server_answers(
             token = token.with_sip_grants(grant) if is_sip else token.with_grants(grant)
         headers["Authorization"] = f"Bearer {token.to_jwt()}"
     told = []
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         for options in (livekit_server.options, sip_api.options):
             url = options.url.replace("ws", "http", 1) + f"/twirp/livekit.SIP/{method}"
             answer = await client.post(url, headers=headers, content=body)
@@ -313,7 +313,7 @@ async def test_an_announcement_is_no_answer(
     )
     dialling = asyncio.create_task(dial(port, ringing=30 * S))
     placed = await sip_api.placed(TO)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         assert await loud == "ringing"
     assert not dialling.done()
     assert not placed.answered.is_set()
@@ -348,7 +348,7 @@ async def test_a_caller_gives_up_before_the_answer(
     dial = Dial("phones", "+12025550134", "+12025550100", agent=None)
     over = await SipCall(sip_api.options, dial, GivesUp()).run()
     assert (over.how, over.rang_ms, over.first_sound_ms) == ("gave up", None, None)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         assert await gone.reason == rtc.DisconnectReason.CLIENT_INITIATED
     assert "active" not in gone.seen  # the hangup may come with the leaving
     assert not tracks
@@ -377,7 +377,7 @@ async def test_keys_and_late_attributes(sip_api: "SipApi", watcher: rtc.Room) ->
     watcher.on("participant_connected", lambda who: told.set_result(dict(who.attributes)))
     dial = Dial("phones", "+12025550134", "+12025550100", agent=None, late=0.1 * S)
     call = asyncio.create_task(SipCall(sip_api.options, dial, Presses("115*#5550")).run())
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(120):
         assert "sip.callID" not in await told
         assert (await call).how == "caller"
     assert "".join(digit for _, digit in keys) == "115*#5550"

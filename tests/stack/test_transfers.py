@@ -117,7 +117,7 @@ class House:
 
     async def kill_agent(self, room: str) -> None:
         """End the process of the call's agent as the kernel would when memory runs out."""
-        async with httpx.AsyncClient(timeout=10) as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             told = (await client.get(f"{self.worker_url}/ready")).json()
         (pid,) = [job["pid"] for job in told["calls"] if job["room"] == room]
         os.kill(pid, signal.SIGKILL)
@@ -131,7 +131,7 @@ class House:
     async def call(self, room: str, *steps: Step) -> tuple[CallPage, Caller]:
         """Make a call and wait until it is over and stored."""
         line, caller = self.line(room, *steps)
-        await asyncio.wait_for(line.run(), 90)
+        await asyncio.wait_for(line.run(), 120)
         return await self.over(room), caller
 
     async def over(self, room: str) -> CallPage:
@@ -145,7 +145,7 @@ class House:
 
     async def until(self, room: str, is_so: Callable[[CallPage], bool]) -> CallPage:
         """The call of *room* as soon as *is_so* holds of it."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while True:
                 async with self.db.look() as session:
                     call: Call | None = await calls.call_in_room(session, room)
@@ -162,7 +162,7 @@ class House:
 
     async def no_room_is_left(self) -> None:
         """Nobody is kept in a room of their own."""
-        async with open_livekit(self.server.options) as livekit, asyncio.timeout(10):
+        async with open_livekit(self.server.options) as livekit, asyncio.timeout(120):
             while any("consult" in room.name for room in await livekit.rooms()):  # noqa: ASYNC110 - asked of another process
                 await asyncio.sleep(0.1)  # pace: LiveKit ends rooms in its own time
 
@@ -328,7 +328,7 @@ async def test_the_caller_hangs_up_on_hold(house: House, after_s: int) -> None:
         f"given_up_{after_s}", Listen(), Press("3"), Pause(timedelta(seconds=after_s)), HangUp()
     )
     for placed in house.front.calls[before:]:
-        await asyncio.wait_for(placed.over.wait(), 10)
+        await asyncio.wait_for(placed.over.wait(), 120)
     assert page.call.end_reason == "caller_hangup"
     assert runs(page) == [("transfer_to_person", "error", "transfer_cancelled")]
     await house.no_room_is_left()
@@ -425,7 +425,7 @@ async def test_the_agent_dies_in_a_transfer(house: House) -> None:
         guardian = Guardian(house.db, house.blobs, GuardianOptions(), livekit=livekit)
         guarding = asyncio.create_task(guardian.run())
         calling = asyncio.create_task(SipCall(house.server.options, dial, caller).run())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             placed = await house.front.placed(SUPPORT, nth)
             await placed.answered.wait()
             await house.kill_agent("killed")
@@ -443,7 +443,7 @@ async def test_the_agent_dies_in_a_transfer(house: House) -> None:
 async def test_keys_are_sent_in_order(house: House) -> None:
     """Keys that the agent presses are heard at the other end in the order in which it pressed them."""
     line, _ = house.line("menu", Listen(), Press("5"), Listen(timedelta(seconds=2)), HangUp())
-    await asyncio.wait_for(line.run(), 90)
+    await asyncio.wait_for(line.run(), 120)
     page = await house.over("menu")
     assert runs(page) == [("press_keys", "ok", None)]
     assert line.keys == "1*2#"
@@ -459,7 +459,7 @@ async def test_a_spoiled_line(house: House) -> None:
         echo=Echo(timedelta(milliseconds=40), 45.0),
     )
     line, caller = house.line("spoiled", *STORIES[0].steps, faults=faults)
-    await asyncio.wait_for(line.run(), 90)
+    await asyncio.wait_for(line.run(), 120)
     page = await house.over("spoiled")
     assert caller.gave_up is None
     assert [(c.title, c.before, c.after) for c in page.changes if c.entity == "deal"] == [

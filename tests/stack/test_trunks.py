@@ -314,11 +314,11 @@ async def worker(livekit_server: "LiveKitServer") -> AsyncIterator[list[str]]:
     server.once("worker_registered", lambda *_: registered.set())
     running = asyncio.create_task(server.run())
     try:
-        await asyncio.wait_for(registered.wait(), 30)
+        await asyncio.wait_for(registered.wait(), 120)
         yield started
     finally:
         await server.aclose()
-        await asyncio.wait_for(asyncio.gather(running, return_exceptions=True), 30)
+        await asyncio.wait_for(asyncio.gather(running, return_exceptions=True), 120)
 
 
 async def test_a_call_that_would_be_answered(

@@ -244,7 +244,7 @@ async def test_calling_somebody(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (await run("call", "5550134", *data, cwd=tmp_path))[0] == 2
     waiting = asyncio.create_task(run("call", "+12025550145", "--wait", *data, cwd=tmp_path))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             async with db.work() as session:
                 if found := await session.scalar(

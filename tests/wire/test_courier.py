@@ -61,7 +61,7 @@ async def running(
     courier = Courier(db, options, clock, jitter=jitter)
     task = asyncio.create_task(courier.run())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             yield courier
     finally:
         task.cancel()

@@ -84,7 +84,7 @@ class Ear:
 
 
 async def soon(what: Any) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await what
 
 

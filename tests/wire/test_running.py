@@ -87,7 +87,7 @@ async def port_of(running: asyncio.subprocess.Process) -> int:
 
 
 async def asked(port: int, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         return await client.get(f"http://127.0.0.1:{port}{path}")
 
 

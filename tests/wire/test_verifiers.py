@@ -76,7 +76,7 @@ async def in_javascript(secret: str, got: Sequence[Received]) -> list[bool]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    answer, _ = await asyncio.wait_for(node.communicate(json.dumps(given).encode()), 30)
+    answer, _ = await asyncio.wait_for(node.communicate(json.dumps(given).encode()), 60)
     found: list[bool] = json.loads(answer)
     return found
 

@@ -592,7 +592,7 @@ async def test_the_journey_of_an_integrator(db: Database, tmp_path: Path, token:
 
 async def _settled(api: httpx.AsyncClient, *, attempts: int) -> dict[str, Any]:
     """The delivery of call.ended once so many attempts at it are stored."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             for row in await deliveries(api, type="call.ended"):
                 if row["attempt_count"] >= attempts:
