@@ -6,6 +6,7 @@ them closes it, and whoever has the lease joins the recording.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -26,7 +27,10 @@ from trunkline.kit.livekit import CONSULT_ROOM, LiveKit, LiveKitFailed
 
 log = structlog.get_logger()
 
-_BETWEEN_BATCHES = timedelta(milliseconds=20)
+_BETWEEN_BATCHES = timedelta(milliseconds=30)
+"""SQLite gives its one lock to whoever asks in the right moment, and who waits asks every 25 ms for the
+first tenth of a second (sqliteDefaultBusyCallback, https://sqlite.org/src/file/src/main.c): a pause longer
+than that, after work that is shorter than ``imports.WORK``, lets in everybody who came meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,8 @@ class Guardian:
 
     async def _import(self, job: imports.Job) -> None:
         raw = await self._blobs.get(job.blob_key)
-        batches = imports.batches(job, raw)
+        pace = imports.Pace()
+        batches = imports.batches(job, raw, pace)
         people = People(job.source, job.on_match)
         # Reading takes a while, so it goes on in a thread.
         while lines := await asyncio.to_thread(next, batches, None):
@@ -130,11 +135,16 @@ class Guardian:
                 async with self._db.look() as session:
                     found = await imports.check(session, people, lines, now=self._clock())
             async with self._db.work() as session:
+                await session.connection()  # others that write have had their turn
+                began = time.monotonic()
                 if job.state == "running":
                     found = await imports.write(session, job, lines, now=self._clock())
                 await imports.note(session, job, lines, found, now=self._clock())
-            # pace: SQLite gives its one lock to whoever asks in the right moment; calls ask too.
-            await asyncio.sleep(_BETWEEN_BATCHES.total_seconds())
+            if job.state == "running":
+                pace.took(len(lines), timedelta(seconds=time.monotonic() - began))
+                if self._db.dialect == "sqlite":
+                    # pace: lets in who waits for the lock.
+                    await asyncio.sleep(_BETWEEN_BATCHES.total_seconds())
         async with self._db.work() as session:
             done_with = await imports.finish(session, job, now=self._clock())
         if done_with is not None:

@@ -44,7 +44,14 @@ def blobs(tmp_path: Path) -> Blobs:
     return open_blobs(BlobOptions(str(tmp_path / "blobs")))
 
 
-async def brought(db: Database, blobs: Blobs, now: datetime, text: str = FILE, **more: Any) -> str:
+async def brought(
+    db: Database,
+    blobs: Blobs,
+    now: datetime,
+    text: str = FILE,
+    then: imports.Next = "checking",
+    **more: Any,
+) -> str:
     """A file that was brought and whose columns were chosen as they were guessed."""
     raw = text.encode("utf-8-sig")
     import_id = imports.fresh_id(now)
@@ -59,7 +66,7 @@ async def brought(db: Database, blobs: Blobs, now: datetime, text: str = FILE, *
             now=now,
         )
         wanted = {"region": "us", "source": "hubspot", "on_match": "update", **more}
-        await imports.choose(session, import_id, columns=row.columns, **wanted)
+        await imports.choose(session, import_id, columns=row.columns, then=then, **wanted)
     return import_id
 
 
@@ -142,19 +149,10 @@ async def test_the_same_file_again_changes_nothing(
     """Everybody is found again, also somebody whom only an address tells."""
     text = "name,phone,email,id\nA,+12025550101,,\nB,,b@example.com,\nC,,,77\n"
     for expected in (("done", 3, 0, 0, 0), ("done", 0, 0, 3, 0)):
-        import_id = await brought(db, blobs, now, text)
-        await begin_now(db, import_id)
+        import_id = await brought(db, blobs, now, text, then="running")
         await guardian(db, blobs, now).run_imports()
         assert await counts(db, import_id) == expected
         now += S
-
-
-async def begin_now(db: Database, import_id: str) -> None:
-    """Begin without a check."""
-    async with db.work() as session:
-        (await imports.get(session, import_id)).state = "draft"
-        await session.flush()
-        await imports.run(session, import_id)
 
 
 async def test_people_who_are_there_may_be_left_alone(
@@ -167,8 +165,7 @@ async def test_people_who_are_there_may_be_left_alone(
         await crm.update_contact(session, dana.id, {"do_not_call": True}, cause=cause, now=now)
     text = "name,phone,do not call\nDana W,+12025550134,no\nNew,+12025550188,yes\n"
     for on_match, name in (("skip", "Dana Whitfield"), ("update", "Dana W")):
-        import_id = await brought(db, blobs, now, text, on_match=on_match)
-        await begin_now(db, import_id)
+        await brought(db, blobs, now, text, on_match=on_match, then="running")
         await guardian(db, blobs, now).run_imports()
         async with db.look() as session:
             found = await queries.contact(session, dana.id)
@@ -187,8 +184,7 @@ async def test_a_row_that_points_at_two_people_fails_alone(
         one = await make.contact(session, now=now)
         two = await make.contact(session, name="Two", phones=["+12025550135"], now=now)
     text = "name,phone,phone 2\nX,+12025550134,+12025550135\nY,+12025550136,\n"
-    import_id = await brought(db, blobs, now, text)
-    await begin_now(db, import_id)
+    import_id = await brought(db, blobs, now, text, then="running")
     await guardian(db, blobs, now).run_imports()
     assert await counts(db, import_id) == ("done", 1, 0, 0, 1)
     async with db.look() as session:
@@ -196,13 +192,70 @@ async def test_a_row_that_points_at_two_people_fails_alone(
     assert (fault.line, one.id in fault.reason, two.id in fault.reason) == (2, True, True)
 
 
+async def test_rows_of_one_batch_that_mean_one_person(
+    db: Database, blobs: Blobs, make: "Make", now: datetime
+) -> None:
+    """Each row has its place in the ledger and one event, in the order of the file; each begins at what the
+    row before it left, a company keeps the spelling it had, and what was changed can be undone."""
+    async with db.work() as session:
+        dana = await make.contact(session, now=now)
+        await crm.update_contact(
+            session, dana.id, {"company": "ACME"}, cause=crm.Cause("person"), now=now
+        )
+    text = (
+        "name,phone,phone 2,company,tags,email\n"
+        "Dana W,+12025550134,+12025550135,acme,vip,d@example.com\n"
+        "Dana Whitfield,+12025550135,,Bakery,north,\n"
+        "Dana W,+12025550134,,Acme,,D@EXAMPLE.COM\n"
+    )
+    import_id = await brought(db, blobs, now, text, then="running")
+    await guardian(db, blobs, now).run_imports()
+    assert await counts(db, import_id) == ("done", 0, 3, 0, 0)
+    async with db.look() as session:
+        told = [
+            row.body["data"]["changes"]
+            for row in await session.scalars(select(EventRow).order_by(EventRow.seq))
+            if row.body["data"]["source"] == "import"
+        ]
+        ledger = list(
+            await session.scalars(
+                select(Change).where(Change.source == "import").order_by(Change.id)
+            )
+        )
+        found = await queries.contact(session, dana.id)
+    assert told == [
+        {
+            "name": ["Dana Whitfield", "Dana W"],
+            "email": [None, "d@example.com"],
+            "tags": [[], ["vip"]],
+            "phones": [["+12025550134"], ["+12025550134", "+12025550135"]],
+        },
+        {
+            "name": ["Dana W", "Dana Whitfield"],
+            "company": ["ACME", "Bakery"],
+            "tags": [["vip"], ["vip", "north"]],
+        },
+        {"name": ["Dana Whitfield", "Dana W"], "company": ["Bakery", "ACME"]},
+    ]
+    assert [(one.field, one.before, one.after) for one in ledger] == [
+        (name, *both) for changes in told for name, both in changes.items()
+    ]
+    assert found.company
+    assert (found.company.name, found.name_key) == ("ACME", "dana w")
+    async with db.work() as session:
+        await crm.undo(session, ledger[-1].id, cause=crm.Cause("person"), now=now + S)
+    async with db.look() as session:
+        found = await queries.contact(session, dana.id)
+    assert found.company
+    assert found.company.name == "Bakery"
+
+
 async def test_a_worker_that_died_is_followed_by_another(
     db: Database, blobs: Blobs, now: datetime
 ) -> None:
     """What it had committed stands and is not done again; what it still writes is refused, batch and all."""
     rows = "".join(f"P{n},+1202555{n:04}\n" for n in range(1000, 1000 + 2 * imports.BATCH + 10))
-    import_id = await brought(db, blobs, now, "name,phone\n" + rows)
-    await begin_now(db, import_id)
+    import_id = await brought(db, blobs, now, "name,phone\n" + rows, then="running")
     async with db.work() as session:
         first = await imports.claim(session, now=now)
         assert first is not None
@@ -238,8 +291,7 @@ async def test_a_worker_that_died_is_followed_by_another(
 async def test_an_import_is_stopped_and_goes_on(db: Database, blobs: Blobs, now: datetime) -> None:
     """What was imported stays; who was at it may write no more; it goes on where it stood."""
     rows = "".join(f"P{n},+1202555{n:04}\n" for n in range(1000, 1000 + imports.BATCH + 5))
-    import_id = await brought(db, blobs, now, "name,phone\n" + rows)
-    await begin_now(db, import_id)
+    import_id = await brought(db, blobs, now, "name,phone\n" + rows, then="running")
     async with db.work() as session:
         job = await imports.claim(session, now=now)
     assert job is not None
@@ -269,8 +321,7 @@ async def test_what_fails_twice_at_one_place_stops(
 ) -> None:
     """A file that is gone: tried again after a minute, then given up with its reason; after a month nothing
     is kept."""
-    import_id = await brought(db, blobs, now)
-    await begin_now(db, import_id)
+    import_id = await brought(db, blobs, now, then="running")
     await blobs.delete(imports.new_blob(import_id))
     await guardian(db, blobs, now).run_imports()
     assert (await counts(db, import_id))[0] == "running"
@@ -282,6 +333,24 @@ async def test_what_fails_twice_at_one_place_stops(
     await guardian(db, blobs, now + imports.KEPT + S).run_imports()
     async with db.look() as session:
         assert await session.scalar(select(func.count()).select_from(Import)) == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "spent_ms", "then"),
+    [
+        (100, 100, 100),  # just right
+        (100, 50, 200),
+        (100, 5, 200),  # twice as many at most
+        (100, 125, 80),
+        (100, 5000, 50),  # half as many at most
+        (7, 7, 100),  # the last rows of a file say as much
+    ],
+)
+def test_how_many_rows_the_next_transaction_takes(rows: int, spent_ms: int, then: int) -> None:
+    """As many as take a tenth of a second."""
+    pace = imports.Pace(100)
+    pace.took(rows, timedelta(milliseconds=spent_ms))
+    assert pace.rows == then
 
 
 @pytest.mark.parametrize(

@@ -11,23 +11,31 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import insert, or_, select
+from sqlalchemy import insert, or_, select, union, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline import events
-from trunkline.crm import contacts, fields, ledger
+from trunkline.crm import fields, ledger
 from trunkline.crm.ledger import Cause
 from trunkline.crm.mapping import Row
 from trunkline.crm.models import Change, Company, Contact, ContactPhone, ExternalId
-from trunkline.errors import Conflict, Invalid, NotFound
+from trunkline.errors import Conflict, Invalid
 from trunkline.kit.db import insert_for
 from trunkline.kit.ids import new_id
 from trunkline.kit.phone import PhoneNumber
-from trunkline.outbox.record import record_first
+from trunkline.outbox.record import record_all
 
 OnMatch = Literal["update", "skip"]
 """What becomes of people who are there already."""
+
+
+Changes = dict[str, list[Any]]
+"""Field → what it was and what it becomes, as the ledger has it."""
+
+
+Companies = dict[str, tuple[str, str]]
+"""Folded name → id and name of a company."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Outcome:
     """Why it failed."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Known:
     """Somebody who is there, or will be when the batch is written."""
 
@@ -47,10 +55,10 @@ class Known:
     name: str | None = None
     company: str | None = None
     email: str | None = None
-    phones: dict[str, PhoneNumber] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
     do_not_call: bool = False
     do_not_call_reason: str | None = None
+    phones: dict[str, PhoneNumber] = field(default_factory=dict)
     external_id: str | None = None
     fresh: bool = False
     """Whether it came with the file."""
@@ -70,52 +78,77 @@ class People:
         self._by_id: dict[str, Known] = {}
         self._by_number: dict[str, Known] = {}
         self._by_external_id: dict[str, Known] = {}
-        self._by_email: dict[str, list[Known]] = defaultdict(list)
+        self._by_email: dict[str, dict[str, Known]] = defaultdict(dict)
+        self._by_email_and_name: dict[tuple[str, str], dict[str, Known]] = defaultdict(dict)
 
-    async def look_up(self, session: AsyncSession, rows: Sequence[Row]) -> None:
-        """Read whoever *rows* may mean; of whom was read before, what they have become stays."""
-        numbers = {one.e164 for row in rows for one in row.phones} - self._by_number.keys()
-        named = {row.external_id for row in rows if row.external_id} - self._by_external_id.keys()
-        addresses = {fields.key(row.email) for row in rows if row.email}
-        owners = select(ContactPhone.contact_id).where(ContactPhone.e164.in_(numbers))
-        theirs = select(ExternalId.entity_id).where(
-            ExternalId.entity == "contact",
-            ExternalId.source == self.source,
-            ExternalId.external_id.in_(named),
+    async def look_up(
+        self, session: AsyncSession, rows: Sequence[Row], *, lock: bool = False
+    ) -> None:
+        """Read whoever *rows* may mean; of whom was read before, what they have become stays.
+
+        With *lock* they stay as they are until the transaction ends.
+        """
+        found = select(
+            Contact.id,
+            Contact.name,
+            select(Company.name).where(Company.id == Contact.company_id).scalar_subquery(),
+            Contact.email,
+            Contact.tags,
+            Contact.do_not_call,
+            Contact.do_not_call_reason,
+        ).where(Contact.id.in_(self._may_be_meant(rows)), Contact.merged_into.is_(None))
+        if lock:
+            # In one order, so that two imports cannot wait for each other.
+            found = found.order_by(Contact.id).with_for_update()
+        new = [Known(*row) for row in await session.execute(found) if row.id not in self._by_id]
+        if not new:
+            return
+        fresh = {known.id: known for known in new}
+        numbers = await session.execute(
+            select(ContactPhone.contact_id, ContactPhone.e164)
+            .where(ContactPhone.contact_id.in_(fresh))
+            .order_by(ContactPhone.id)
         )
-        meant = or_(
-            Contact.id.in_(owners), Contact.id.in_(theirs), Contact.email_key.in_(addresses)
-        )
-        found = await session.scalars(
-            select(Contact).where(meant, Contact.merged_into.is_(None)).order_by(Contact.id)
-        )
-        new = [row for row in found if row.id not in self._by_id]
+        for contact_id, e164 in numbers:
+            fresh[contact_id].phones[e164] = PhoneNumber(e164)
         names = await session.execute(
             select(ExternalId.entity_id, ExternalId.external_id).where(
                 ExternalId.entity == "contact",
                 ExternalId.source == self.source,
-                ExternalId.entity_id.in_([row.id for row in new]),
+                ExternalId.entity_id.in_(fresh),
             )
         )
-        called: dict[str, list[str]] = defaultdict(list)
-        for entity_id, external_id in names:
-            called[entity_id].append(external_id)
-        for row in new:
-            known = Known(
-                row.id,
-                row.name,
-                row.company.name if row.company else None,
-                row.email,
-                {one.e164: PhoneNumber(one.e164) for one in row.phones},
-                list(row.tags),
-                row.do_not_call,
-                row.do_not_call_reason,
-            )
-            self._by_id[row.id] = known
-            for external_id in called[row.id]:  # several, after a merge
-                known.external_id = external_id
-                self._by_external_id[external_id] = known
+        for entity_id, external_id in names:  # several, after a merge
+            fresh[entity_id].external_id = external_id
+            self._by_external_id[external_id] = fresh[entity_id]
+        for known in new:
+            known.tags = list(known.tags)
+            self._by_id[known.id] = known
             self._file(known)
+
+    def _may_be_meant(self, rows: Sequence[Row]) -> Any:
+        """The ids of those whom *rows* may mean. One UNION: of conditions joined by OR PostgreSQL looks at
+        every contact."""
+        numbers = {one.e164 for row in rows for one in row.phones} - self._by_number.keys()
+        named = {row.external_id for row in rows if row.external_id} - self._by_external_id.keys()
+        with_address = [row for row in rows if row.email]
+        addresses = {fields.key(row.email or "") for row in with_address}
+        nameless = {fields.key(row.email or "") for row in with_address if row.name is None}
+        names = {fields.key(row.name) for row in with_address if row.name}
+        return union(
+            select(ContactPhone.contact_id).where(ContactPhone.e164.in_(numbers)),
+            select(ExternalId.entity_id).where(
+                ExternalId.entity == "contact",
+                ExternalId.source == self.source,
+                ExternalId.external_id.in_(named),
+            ),
+            select(Contact.id).where(Contact.email_key.in_(nameless)),
+            # Half a file may share one address.
+            select(Contact.id).where(
+                Contact.email_key.in_(addresses),
+                or_(Contact.name_key.in_(names), Contact.name_key.is_(None)),
+            ),
+        )
 
     def _file(self, known: Known) -> None:
         for e164 in known.phones:
@@ -123,9 +156,9 @@ class People:
         if known.external_id:
             self._by_external_id[known.external_id] = known
         if known.email:
-            same = self._by_email[fields.key(known.email)]
-            if known not in same:
-                same.append(known)
+            address = fields.key(known.email)
+            self._by_email[address][known.id] = known
+            self._by_email_and_name[address, _name_key(known.name)][known.id] = known
 
     def meant_by(self, row: Row) -> Known | None:
         """Whom a row means; None for somebody new. Raises Conflict when it points at several."""
@@ -153,31 +186,36 @@ class People:
 
     def _of_address(self, row: Row) -> list[Known]:
         """Who has the row's address and is not plainly somebody else: offices share one."""
-        all_ = self._by_email.get(fields.key(row.email or ""), [])
-        if row.external_id:
-            all_ = [one for one in all_ if one.external_id is None]
+        address = fields.key(row.email or "")
         if row.name is None:
-            return all_
-        key = fields.key(row.name)
-        return [one for one in all_ if one.name and fields.key(one.name) == key] or [
-            one for one in all_ if one.name is None
-        ]
+            found = list(self._by_email.get(address, {}).values())
+        else:
+            found = self._called(address, row.name) or self._called(address, None)
+        # An id says more than an address.
+        return [one for one in found if not (row.external_id and one.external_id)]
 
-    def take(self, row: Row, *, now: datetime) -> tuple[Outcome, Known | None, dict[str, Any]]:
-        """What a row does to whom: field → what it becomes. From now on they are known like that."""
+    def _called(self, address: str, name: str | None) -> list[Known]:
+        key = _name_key(name)
+        filed = self._by_email_and_name.get((address, key), {}).values()
+        return [one for one in filed if _name_key(one.name) == key]  # still
+
+    def take(self, row: Row, *, now: datetime) -> tuple[Outcome, Known | None, Changes]:
+        """What a row does to whom. From now on they are known like that."""
         try:
             known = self.meant_by(row)
-        except Conflict as error:
+            if known is None:
+                known = Known(new_id("con", now=now), fresh=True)
+                self._become(known, self._changes(known, row))
+                self._by_id[known.id] = known
+                return Outcome("made"), known, {}
+            wanted = self._changes(known, row) if self._on_match == "update" else {}
+        except (Conflict, Invalid) as error:
             return Outcome("failed", str(error)), None, {}
-        if known is None:
-            known = Known(new_id("con", now=now), fresh=True)
-            self._by_id[known.id] = known
-            self._become(known, self._changes(known, row))
-            return Outcome("made"), known, {}
-        changes = self._changes(known, row) if self._on_match == "update" else {}
-        if not changes:
+        if not wanted:
             return Outcome("same"), known, {}
-        self._become(known, changes)
+        before = {name: _shown(known, name) for name in wanted}
+        self._become(known, wanted)
+        changes = {name: [was, _shown(known, name)] for name, was in before.items()}
         return Outcome("changed"), known, changes
 
     def _changes(self, known: Known, row: Row) -> dict[str, Any]:
@@ -189,7 +227,7 @@ class People:
         if row.company and fields.key(row.company) != fields.key(known.company or ""):
             changes["company"] = row.company
         if new_tags := [tag for tag in row.tags if tag not in known.tags]:
-            changes["tags"] = [*known.tags, *new_tags]
+            changes["tags"] = fields.tags([*known.tags, *new_tags])
         if row.do_not_call and not known.do_not_call:
             changes["do_not_call"] = True
             if row.do_not_call_reason:
@@ -207,6 +245,14 @@ class People:
             else:
                 setattr(known, name, value)
         self._file(known)
+
+
+def _name_key(name: str | None) -> str:
+    return fields.key(name) if name else ""
+
+
+def _shown(known: Known, name: str) -> Any:
+    return list(known.phones) if name == "phones" else getattr(known, name)
 
 
 async def put(
@@ -247,44 +293,110 @@ async def _put(
     now: datetime,
 ) -> list[Outcome]:
     people = People(source, on_match)
-    await people.look_up(session, rows)
+    await people.look_up(session, rows, lock=True)
     outcomes: list[Outcome] = []
     made: list[Known] = []
-    changed: list[tuple[int, Known, dict[str, Any]]] = []
+    changed: list[tuple[Known, Changes]] = []
     for row in rows:
         outcome, known, changes = people.take(row, now=now)
+        outcomes.append(outcome)
         if known is not None and outcome.what == "made":
             made.append(known)
         elif known is not None and changes and not known.fresh:
-            changed.append((len(outcomes), known, changes))
-        outcomes.append(outcome)
-    await _make(session, made, source, cause=cause, now=now)
-    for at, known, changes in changed:
-        try:
-            async with session.begin_nested():
-                await _change(session, known, changes, source, cause=cause, now=now)
-        except (Conflict, Invalid, NotFound) as error:
-            outcomes[at] = Outcome("failed", str(error))
+            changed.append((known, changes))
+    names = [one.company for one in made]
+    names += [changes["company"][1] for _, changes in changed if "company" in changes]
+    companies = await _companies(session, {name: None for name in names if name}, now=now)
+    await _make(session, made, source, companies, cause=cause, now=now)
+    await _change(session, changed, source, companies, cause=cause, now=now)
     return outcomes
 
 
 async def _change(
     session: AsyncSession,
-    known: Known,
-    changes: dict[str, Any],
+    changed: Sequence[tuple[Known, Changes]],
     source: str,
+    companies: Companies,
     *,
     cause: Cause,
     now: datetime,
 ) -> None:
-    rest = dict(changes)
-    numbers, external_id = rest.pop("phones", ()), rest.pop("external_id", None)
-    for number in numbers:
-        await contacts.add_phone(session, known.id, number, cause=cause, now=now)
-    if rest:
-        await contacts.update_contact(session, known.id, rest, cause=cause, now=now)
-    if external_id is not None:
-        await session.execute(insert(ExternalId), [_named(external_id, known.id, source, now=now)])
+    """Write what rows did to people who were there: of each row its ledger and one event."""
+    columns: dict[str, dict[str, Any]] = defaultdict(dict)
+    phones: list[dict[str, Any]] = []
+    named: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
+    told: list[events.Event] = []
+    for known, changes in changed:
+        for name, (before, after) in changes.items():
+            if name == "phones":
+                new = [known.phones[e164] for e164 in after if e164 not in before]
+                phones += [_number(one, known.id, now=now) for one in new]
+            elif name == "external_id":
+                named.append(_named(after, known.id, source, now=now))
+            else:
+                columns[known.id] |= _columns(name, after, companies)
+        # What another system calls somebody is nothing they are.
+        shown = {name: both for name, both in changes.items() if name != "external_id"}
+        if "company" in shown:
+            shown["company"] = [_spelled(name, companies) for name in shown["company"]]
+        entries += [
+            _entry(known.id, name, before, after, cause=cause, now=now)
+            for name, (before, after) in shown.items()
+        ]
+        if shown:
+            columns[known.id]["updated_at"] = now
+            told.append(events.ContactUpdated(known.id, cause.source, shown, None))
+    # Rows that set the same columns are written by one statement.
+    updates = sorted(
+        ({"id": id_, **values} for id_, values in columns.items()), key=lambda one: sorted(one)
+    )
+    if updates:
+        await session.execute(update(Contact), updates)
+    for table, values in ((ContactPhone, phones), (ExternalId, named), (Change, entries)):
+        if values:
+            await session.execute(insert(table), values)
+    await record_all(session, told, now=now)
+
+
+def _spelled(name: str | None, companies: Companies) -> str | None:
+    """A company's name as it is kept."""
+    return name and companies.get(fields.key(name), ("", name))[1]
+
+
+def _columns(name: str, value: Any, companies: Companies) -> dict[str, Any]:
+    """What a field is in the table."""
+    if name == "company":
+        return {"company_id": None if value is None else companies[fields.key(value)][0]}
+    if name in ("name", "email"):
+        return {name: value, f"{name}_key": None if value is None else fields.key(value)}
+    return {name: value}
+
+
+def _number(number: PhoneNumber, contact_id: str, *, now: datetime) -> dict[str, Any]:
+    return {
+        "id": new_id("pho", now=now),
+        "contact_id": contact_id,
+        "e164": number.e164,
+        "raw": (number.raw or number.e164)[:100],
+        "created_at": now,
+    }
+
+
+def _entry(
+    contact_id: str, name: str, before: Any, after: Any, *, cause: Cause, now: datetime
+) -> dict[str, Any]:
+    return {
+        "id": new_id("chg", now=now),
+        "entity": "contact",
+        "entity_id": contact_id,
+        "field": name,
+        "before": before,
+        "after": after,
+        "source": cause.source,
+        "actor": cause.actor and cause.actor[:100],
+        "created_at": now,
+    }
 
 
 def _named(external_id: str, contact_id: str, source: str, *, now: datetime) -> dict[str, Any]:
@@ -298,13 +410,14 @@ def _named(external_id: str, contact_id: str, source: str, *, now: datetime) -> 
 
 
 async def _make(
-    session: AsyncSession, made: Sequence[Known], source: str, *, cause: Cause, now: datetime
+    session: AsyncSession,
+    made: Sequence[Known],
+    source: str,
+    companies: Companies,
+    *,
+    cause: Cause,
+    now: datetime,
 ) -> None:
-    if not made:
-        return
-    companies = await _companies(
-        session, {one.company: None for one in made if one.company}, now=now
-    )
     rows: dict[Any, list[dict[str, Any]]] = {
         Contact: [],
         ContactPhone: [],
@@ -312,15 +425,12 @@ async def _make(
         Change: [],
     }
     for one in made:
-        company = companies[fields.key(one.company)] if one.company else None
         rows[Contact].append(
             {
                 "id": one.id,
-                "name": one.name,
-                "name_key": None if one.name is None else fields.key(one.name),
-                "email": one.email,
-                "email_key": None if one.email is None else fields.key(one.email),
-                "company_id": company[0] if company else None,
+                **_columns("name", one.name, companies),
+                **_columns("email", one.email, companies),
+                **_columns("company", one.company, companies),
                 "tags": one.tags,
                 "do_not_call": one.do_not_call,
                 "do_not_call_reason": one.do_not_call_reason,
@@ -329,51 +439,29 @@ async def _make(
                 "updated_at": now,
             }
         )
-        for number in one.phones.values():
-            rows[ContactPhone].append(
-                {
-                    "id": new_id("pho", now=now),
-                    "contact_id": one.id,
-                    "e164": number.e164,
-                    "raw": (number.raw or number.e164)[:100],
-                    "created_at": now,
-                }
-            )
+        rows[ContactPhone] += [_number(number, one.id, now=now) for number in one.phones.values()]
         if one.external_id:
             rows[ExternalId].append(_named(one.external_id, one.id, source, now=now))
         after = {
             "name": one.name,
             "phones": list(one.phones),
-            "company": company[1] if company else None,
+            "company": _spelled(one.company, companies),
             "email": one.email,
             "tags": one.tags,
             "do_not_call": one.do_not_call,
         }
         if one.do_not_call_reason is not None:
             after["do_not_call_reason"] = one.do_not_call_reason
-        rows[Change].append(
-            {
-                "id": new_id("chg", now=now),
-                "entity": "contact",
-                "entity_id": one.id,
-                "field": ledger.CREATED,
-                "after": after,
-                "source": cause.source,
-                "actor": cause.actor and cause.actor[:100],
-                "created_at": now,
-            }
-        )
+        rows[Change].append(_entry(one.id, ledger.CREATED, None, after, cause=cause, now=now))
     for table, values in rows.items():
         if values:
             await session.execute(insert(table), values)
     told = [events.ContactCreated(one.id, one.name, cause.source, None) for one in made]
-    await record_first(session, told, now=now)
+    await record_all(session, told, now=now)
 
 
-async def _companies(
-    session: AsyncSession, names: dict[str, None], *, now: datetime
-) -> dict[str, tuple[str, str]]:
-    """Folded name → id and name of the company; those that are not there are made."""
+async def _companies(session: AsyncSession, names: dict[str, None], *, now: datetime) -> Companies:
+    """The companies of these names; those that are not there are made."""
     if not names:
         return {}
     wanted = {fields.key(name): name for name in names}

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import cast
+from typing import Literal, cast
 
 from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,7 +38,11 @@ KEPT = timedelta(days=30)
 MOST_BYTES = 25_000_000
 MOST_ROWS = 250_000
 BATCH = 100
-"""Rows of one transaction: others that write wait no longer than it takes, about 50 ms of work."""
+"""Rows of the first transaction; how many the next one takes, ``Pace`` says."""
+WORK = timedelta(milliseconds=100)
+"""What one transaction is to take; others that write wait as long."""
+_MOST_AT_ONCE = 500
+_FEWEST_AT_ONCE = 50
 OURS = "import"
 """Whose external ids are, when no other system is named."""
 ERRORS_HEADING = ("line", "error")
@@ -46,6 +50,8 @@ ERRORS_HEADING = ("line", "error")
 _SAMPLE = 5
 _MOST_COLUMNS = 100
 _RUNS = ("checking", "running")
+Next = Literal["checking", "running"]
+"""What becomes of a file whose columns are known: it is checked, or imported without a look."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,19 @@ class Line:
     cells: tuple[str, ...]
     row: mapping.Row | None
     fault: str | None
+
+
+@dataclass
+class Pace:
+    """How many rows the next transaction takes, by what the last one took: machines and files differ."""
+
+    rows: int = BATCH
+
+    def took(self, rows: int, spent: timedelta) -> None:
+        """*rows* were *spent* on. Halved or doubled at most: one slow moment says little."""
+        fits = rows * WORK / max(spent, timedelta(milliseconds=1))
+        wanted = min(max(fits, self.rows / 2), self.rows * 2)
+        self.rows = round(min(max(wanted, _FEWEST_AT_ONCE), _MOST_AT_ONCE))
 
 
 class Lost(Conflict):
@@ -179,9 +198,12 @@ async def choose(
     region: str | None,
     source: str,
     on_match: str,
+    then: Next = "checking",
 ) -> Import:
-    """Say what the columns hold, and have the file checked; also once more. Raises Invalid, NotFound, or
-    Conflict when it is being imported already."""
+    """Say what the columns hold, and have the file checked, or imported at once; also once more.
+
+    Raises Invalid, NotFound, or Conflict when it is being imported already.
+    """
     found = await _locked(session, import_id)
     if found.state not in ("draft", "checked"):
         raise Conflict("the columns can no longer be changed; bring the file again")
@@ -191,7 +213,7 @@ async def choose(
     found.region = _region(region)
     found.source = OURS if source in ("", OURS) else checked_source(source)
     found.on_match = on_match
-    await _begin(session, found, "checking")
+    await _begin(session, found, then)
     return found
 
 
@@ -309,13 +331,14 @@ async def claim(session: AsyncSession, *, now: datetime, only: str | None = None
     )  # fmt: skip
 
 
-def batches(job: Job, raw: bytes) -> Iterator[list[Line]]:
-    """What is still to be done, BATCH lines at a time; reading one takes about 10 ms."""
+def batches(job: Job, raw: bytes, pace: Pace | None = None) -> Iterator[list[Line]]:
+    """What is still to be done, as many lines at a time as *pace* says; reading 100 takes about 10 ms."""
+    pace = pace or Pace()
     text, _ = sheets.decoded(raw, job.encoding)
     records = sheets.records(text, job.delimiter)
     next(records)  # the headings
     left = islice(records, job.done, None)
-    while some := list(islice(left, BATCH)):
+    while some := list(islice(left, pace.rows)):
         yield [_read(record, job) for record in some]
 
 

@@ -1,6 +1,7 @@
 """Write an event beside the change it tells of."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -50,22 +51,33 @@ async def record(
     return row
 
 
-async def record_first(session: AsyncSession, events: Sequence[Event], *, now: datetime) -> None:
-    """Add the first events of many new subjects in a few statements; no two may be of one subject."""
+async def record_all(session: AsyncSession, events: Sequence[Event], *, now: datetime) -> None:
+    """``record`` many events in a few statements; those of one subject keep their order."""
     if not events:
         return
-    await session.execute(insert(Stream), [{"subject": one.subject, "seq": 1} for one in events])
-    rows = [
-        {
-            "id": new_id("evt", now=now),
-            "type": one.type,
-            "subject": one.subject,
-            "seq": 1,
-            "body": _body(one, 1, now),
-            "recorded_at": now,
-        }
-        for one in events
-    ]
+    count = Counter(one.subject for one in events)
+    upsert = insert_for(session, Stream)
+    upsert = upsert.on_conflict_do_update(
+        index_elements=[Stream.subject], set_={"seq": Stream.seq + upsert.excluded.seq}
+    ).returning(Stream.subject, Stream.seq)
+    # In one order, so that two writers of the same subjects cannot wait for each other.
+    counters = [{"subject": subject, "seq": count[subject]} for subject in sorted(count)]
+    given = {
+        subject: seq - count[subject] for subject, seq in await session.execute(upsert, counters)
+    }
+    rows = []
+    for one in events:
+        seq = given[one.subject] = given[one.subject] + 1
+        rows.append(
+            {
+                "id": new_id("evt", now=now),
+                "type": one.type,
+                "subject": one.subject,
+                "seq": seq,
+                "body": _body(one, seq, now),
+                "recorded_at": now,
+            }
+        )
     await session.execute(insert(EventRow), rows)
     await _notify(session)
 

@@ -151,11 +151,14 @@ async def import_contacts(
         )
         chosen = row.columns if columns is None else [one.strip() for one in columns.split(",")]
         row = await imports.choose(
-            session, import_id, columns=chosen, region=region, source=source, on_match=on_match
+            session,
+            import_id,
+            columns=chosen,
+            region=region,
+            source=source,
+            on_match=on_match,
+            then="checking" if dry_run else "running",
         )
-        if not dry_run:
-            row.state = "draft"
-            row = await imports.run(session, import_id)
         await access.note(
             session, **actor(key, request), action="contacts.imported", subject=row.id, now=now
         )
