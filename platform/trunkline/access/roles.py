@@ -6,6 +6,8 @@ it may pass.
 
 from enum import StrEnum
 
+from trunkline.kit.messages import N_
+
 
 class Role(StrEnum):
     """What somebody is to this organisation."""
@@ -17,21 +19,23 @@ class Role(StrEnum):
 
 
 SCOPES: dict[str, str] = {
-    "calls:read": "Calls with their transcript, tool runs, CRM changes and webhook deliveries.",
-    "calls:write": "Place calls; mark calls as reviewed, tag and comment them.",
-    "recordings:read": "The sound of a call.",
-    "contacts:read": "Contacts, companies, deals and activities.",
-    "contacts:write": "Make and change contacts, deals and activities; undo a change.",
-    "profiles:read": "Profiles, numbers and blocked callers.",
-    "profiles:write": "Change and publish profiles, assign numbers, block callers.",
-    "events:read": "Every event, as a log to be read from any point on.",
-    "webhooks:read": "Webhook endpoints and their deliveries.",
-    "webhooks:write": "Make and change endpoints, send tests, send deliveries again.",
-    "keys:read": "Which keys of the API there are, what they may do, when they were used; no key itself.",
-    "keys:write": "Make and revoke keys of the API.",
-    "people:read": "Who has an account here, with their address and role.",
-    "people:write": "Invite people, change their role, shut them out.",
-    "audit:read": "Who looked at or changed what.",
+    "calls:read": N_("Calls with their transcript, tool runs, CRM changes and webhook deliveries."),
+    "calls:write": N_("Place calls; mark calls as reviewed, tag and comment them."),
+    "recordings:read": N_("The sound of a call."),
+    "contacts:read": N_("Contacts, companies, deals and activities."),
+    "contacts:write": N_("Make and change contacts, deals and activities; undo a change."),
+    "profiles:read": N_("Profiles, numbers and blocked callers."),
+    "profiles:write": N_("Change and publish profiles, assign numbers, block callers."),
+    "events:read": N_("Every event, as a log to be read from any point on."),
+    "webhooks:read": N_("Webhook endpoints and their deliveries."),
+    "webhooks:write": N_("Make and change endpoints, send tests, send deliveries again."),
+    "keys:read": N_(
+        "Which keys of the API there are, what they may do, when they were used; no key itself."
+    ),
+    "keys:write": N_("Make and revoke keys of the API."),
+    "people:read": N_("Who has an account here, with their address and role."),
+    "people:write": N_("Invite people, change their role, shut them out."),
+    "audit:read": N_("Who looked at or changed what."),
 }
 """What may be allowed: scope → what it opens."""
 
@@ -57,9 +61,9 @@ MAY: dict[Role, frozenset[str]] = {
 """Role → scopes."""
 
 MEANS: dict[Role, str] = {
-    Role.OWNER: "Everything, people and the audit included",
-    Role.MANAGER: "Calls and recordings, contacts and deals, profiles and numbers",
-    Role.INTEGRATOR: "Webhooks, keys of the API and the CRM; no recordings",
-    Role.VIEWER: "Reads calls, contacts and profiles; hears and changes nothing",
+    Role.OWNER: N_("Everything, people and the audit included"),
+    Role.MANAGER: N_("Calls and recordings, contacts and deals, profiles and numbers"),
+    Role.INTEGRATOR: N_("Webhooks, keys of the API and the CRM; no recordings"),
+    Role.VIEWER: N_("Reads calls, contacts and profiles; hears and changes nothing"),
 }
 """Role → what it is for, in words."""

@@ -13,8 +13,13 @@ class Money:
     minor: int
     currency: str
 
+    @property
+    def digits(self) -> int:
+        """How many digits of *minor* stand behind the point."""
+        return _DIGITS.get(self.currency, 2)
+
     def __str__(self) -> str:
-        digits = _DIGITS.get(self.currency, 2)
+        digits = self.digits
         whole, rest = divmod(abs(self.minor), 10**digits)
         sign = "-" if self.minor < 0 else ""
         tail = f".{rest:0{digits}d}" if digits else ""

@@ -31,6 +31,7 @@ from trunkline.web.dashboard import (
     sign_in_pages,
     webhook_pages,
 )
+from trunkline.web.dashboard.language import Languages
 from trunkline.web.deps import Objections, Parts, Web
 from trunkline.web.envelope import Envelope
 from trunkline.web.errors import Problem, documented
@@ -146,6 +147,7 @@ def create_app(
         app.add_middleware(Door)
     errors.install(app)
     app.add_middleware(Envelope, clock=clock)
+    app.add_middleware(Languages)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -34,6 +34,7 @@ from trunkline.errors import (
     Unavailable,
 )
 from trunkline.kit.blobs import BlobsUnavailable
+from trunkline.kit.messages import N_
 from trunkline.web.dashboard import render
 
 log = structlog.get_logger(__name__)
@@ -66,132 +67,144 @@ class Explained:
 
 EXPLAINED: dict[str, Explained] = {
     "invalid": Explained(
-        "The request is not valid",
-        "A parameter or field has the wrong form, or lies outside its bounds.",
-        "Read `detail` and `errors`: they name each field and what it must be. "
-        "A cursor is to be sent back exactly as it was given.",
+        N_("The request is not valid"),
+        N_("A parameter or field has the wrong form, or lies outside its bounds."),
+        N_(
+            "Read `detail` and `errors`: they name each field and what it must be. A cursor is "
+            "to be sent back exactly as it was given."
+        ),
     ),
     "idempotency_key_reused": Explained(
-        "The Idempotency-Key belongs to another request",
-        "The same key came before, within a day, with another address or body.",
-        "Send each new request with a new key, and repeat a request with the same key and body.",
+        N_("The Idempotency-Key belongs to another request"),
+        N_("The same key came before, within a day, with another address or body."),
+        N_(
+            "Send each new request with a new key, and repeat a request with the same key and body."
+        ),
     ),
     "not_found": Explained(
-        "Nothing is there",
-        "No thing has that id, or no page has that address.",
-        "Check the id and the path. Ids say what they name: call_…, con_…, evt_….",
+        N_("Nothing is there"),
+        N_("No thing has that id, or no page has that address."),
+        N_("Check the id and the path. Ids say what they name: call_…, con_…, evt_…."),
     ),
     "conflict": Explained(
-        "It clashes with what is there",
-        "Somebody or something changed it first, or it exists already.",
-        "Fetch it again, look at what changed, and decide anew.",
+        N_("It clashes with what is there"),
+        N_("Somebody or something changed it first, or it exists already."),
+        N_("Fetch it again, look at what changed, and decide anew."),
     ),
     "illegal_transition": Explained(
-        "The call cannot do that now",
-        "A call in this state has no such next step; an ended call stays ended.",
-        "Fetch the call and look at its state.",
+        N_("The call cannot do that now"),
+        N_("A call in this state has no such next step; an ended call stays ended."),
+        N_("Fetch the call and look at its state."),
     ),
     "stale_lease": Explained(
-        "The call was taken over",
-        "Another agent holds this call; what the former one writes is refused.",
-        "Nothing is to be done: the new agent goes on.",
+        N_("The call was taken over"),
+        N_("Another agent holds this call; what the former one writes is refused."),
+        N_("Nothing is to be done: the new agent goes on."),
     ),
     "do_not_call": Explained(
-        "The person does not want to be called",
-        "The contact is marked do-not-call.",
-        "Do not call. If they changed their mind, change the contact first.",
+        N_("The person does not want to be called"),
+        N_("The contact is marked do-not-call."),
+        N_("Do not call. If they changed their mind, change the contact first."),
     ),
     "outside_hours": Explained(
-        "Nobody is called at that hour",
-        "It lies outside the profile's `outbound.hours`, read where the person called is.",
-        "Send `not_before` with the moment that `detail` names, or later.",
+        N_("Nobody is called at that hour"),
+        N_("It lies outside the profile's `outbound.hours`, read where the person called is."),
+        N_("Send `not_before` with the moment that `detail` names, or later."),
     ),
     "called_enough": Explained(
-        "The number was called often enough",
-        "The profile's `outbound.max_calls_per_number_per_day` is reached.",
-        "Wait until 24 hours have passed since the first of those calls.",
+        N_("The number was called often enough"),
+        N_("The profile's `outbound.max_calls_per_number_per_day` is reached."),
+        N_("Wait until 24 hours have passed since the first of those calls."),
     ),
     "refused": Explained(
-        "A rule says no",
-        "The request is well-formed and allowed, but a business rule forbids it.",
-        "Read `detail`: it names the rule.",
+        N_("A rule says no"),
+        N_("The request is well-formed and allowed, but a business rule forbids it."),
+        N_("Read `detail`: it names the rule."),
     ),
     "unauthorized": Explained(
-        "No valid API key came with the request",
-        "The key is missing, mistyped or was revoked.",
-        "Send `Authorization: Bearer tl_…`. Make a key with `trunkline key add`.",
+        N_("No valid API key came with the request"),
+        N_("The key is missing, mistyped or was revoked."),
+        N_("Send `Authorization: Bearer tl_…`. Make a key with `trunkline key add`."),
     ),
     "forbidden": Explained(
-        "The key may not do this",
-        "The key is valid but lacks the scope that `detail` names.",
-        "Make a key that has the scope with `trunkline key add`.",
+        N_("The key may not do this"),
+        N_("The key is valid but lacks the scope that `detail` names."),
+        N_("Make a key that has the scope with `trunkline key add`."),
     ),
     "too_many_requests": Explained(
-        "Too often",
-        "Too many attempts came in a short time.",
-        "Wait as long as the header `Retry-After` says, then try again.",
+        N_("Too often"),
+        N_("Too many attempts came in a short time."),
+        N_("Wait as long as the header `Retry-After` says, then try again."),
     ),
     "cross_site": Explained(
-        "The request came from another site",
-        "A form of another site, or a browser that hides where it comes from, sent this.",
-        "Open the page here and send it again from there.",
+        N_("The request came from another site"),
+        N_("A form of another site, or a browser that hides where it comes from, sent this."),
+        N_("Open the page here and send it again from there."),
     ),
     "login_needed": Explained(
-        "Nobody is logged in",
-        "This browser has no login, or it has ended.",
-        "Log in at `/login`.",
+        N_("Nobody is logged in"),
+        N_("This browser has no login, or it has ended."),
+        N_("Log in at `/login`."),
     ),
     "link_refused": Explained(
-        "This link no longer plays",
-        "A link to a recording lasts for minutes, and only as long as the key that made it may hear "
-        "recordings. This one has expired or was changed.",
-        "Ask for a new one: `POST /v1/calls/{id}/recording/link`.",
+        N_("This link no longer plays"),
+        N_(
+            "A link to a recording lasts for minutes, and only as long as the key that made it "
+            "may hear recordings. This one has expired or was changed."
+        ),
+        N_("Ask for a new one: `POST /v1/calls/{id}/recording/link`."),
     ),
     "not_allowed": Explained(
-        "Your role may not do this",
-        "You are logged in, but your role lacks the right that `detail` names.",
-        "Ask an owner to give you another role, or to do it for you.",
+        N_("Your role may not do this"),
+        N_("You are logged in, but your role lacks the right that `detail` names."),
+        N_("Ask an owner to give you another role, or to do it for you."),
     ),
     "loopback_only": Explained(
-        "The pages answer only this machine",
-        "The server runs without logins (`TRUNKLINE_LOGIN=off`, as the demo does), so its pages are shown to "
-        "nobody who comes from elsewhere, through a proxy, or under another name than localhost.",
-        "Open it as http://127.0.0.1 on the machine itself or through `ssh -L`, or start it with logins.",
+        N_("The pages answer only this machine"),
+        N_(
+            "The server runs without logins (`TRUNKLINE_LOGIN=off`, as the demo does), so its "
+            "pages are shown to nobody who comes from elsewhere, through a proxy, or under "
+            "another name than localhost."
+        ),
+        N_(
+            "Open it as http://127.0.0.1 on the machine itself or through `ssh -L`, or start it"
+            " with logins."
+        ),
     ),
     "method_not_allowed": Explained(
-        "That method is not offered here",
-        "The address exists, but not with this HTTP method.",
-        "The header `Allow` names the methods it has.",
+        N_("That method is not offered here"),
+        N_("The address exists, but not with this HTTP method."),
+        N_("The header `Allow` names the methods it has."),
     ),
     "range_not_satisfiable": Explained(
-        "That part does not exist",
-        "The requested range begins behind the end of the recording.",
-        "The header `Content-Range` tells the recording's size in bytes.",
+        N_("That part does not exist"),
+        N_("The requested range begins behind the end of the recording."),
+        N_("The header `Content-Range` tells the recording's size in bytes."),
     ),
     "misconfigured": Explained(
-        "The server's settings are wrong",
-        "The server cannot do this as it is set up.",
-        "Whoever runs it finds the cause in its log, under the request id.",
+        N_("The server's settings are wrong"),
+        N_("The server cannot do this as it is set up."),
+        N_("Whoever runs it finds the cause in its log, under the request id."),
     ),
     "unavailable": Explained(
-        "Something outside did not answer",
-        "The database or a service behind the server did not answer in time.",
-        "Try again after a moment; what was stored stays stored.",
+        N_("Something outside did not answer"),
+        N_("The database or a service behind the server did not answer in time."),
+        N_("Try again after a moment; what was stored stays stored."),
     ),
     "provider_failed": Explained(
-        "A speech or language provider failed",
-        "The provider answered with an error or not at all.",
-        "Read `detail`: it names the provider and the remedy.",
+        N_("A speech or language provider failed"),
+        N_("The provider answered with an error or not at all."),
+        N_("Read `detail`: it names the provider and the remedy."),
     ),
     "error": Explained(
-        "Something went wrong",
-        "The server knows what failed but has no narrower word for it.",
-        "Whoever runs the server finds more in its log, under the request id.",
+        N_("Something went wrong"),
+        N_("The server knows what failed but has no narrower word for it."),
+        N_("Whoever runs the server finds more in its log, under the request id."),
     ),
     "internal_error": Explained(
-        "Something went wrong on our side",
-        "The server met something it does not know. Nothing half done was stored.",
-        "Try again. If it stays, look into the server's log for the request id.",
+        N_("Something went wrong on our side"),
+        N_("The server met something it does not know. Nothing half done was stored."),
+        N_("Try again. If it stays, look into the server's log for the request id."),
     ),
 }
 """Code → what it means; the codes are stable."""

@@ -1,17 +1,23 @@
-"""Values as people read them; each is a filter of the templates."""
+"""Values as people read them, in the viewer's language; each is a filter of the templates."""
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from babel import Locale
+from babel.dates import format_date, format_skeleton
+from babel.numbers import format_decimal
 from markupsafe import Markup, escape
 
 from trunkline.calls import transcript
 from trunkline.kit.money import Money
 from trunkline.kit.phone import PhoneNumber
+from trunkline.web.dashboard import language, words
+from trunkline.web.dashboard.language import _
 
 _KEYS = re.compile(r"\[keys ([0-9*#A-D ]+)\]")
 
@@ -24,8 +30,10 @@ def duration(ms: int | None) -> str:
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
-        return f"{hours} h {minutes} m"
-    return f"{minutes} m {seconds} s" if minutes else f"{seconds} s"
+        return _("%(hours)s h %(minutes)s m", hours=hours, minutes=minutes)
+    if minutes:
+        return _("%(minutes)s m %(seconds)s s", minutes=minutes, seconds=seconds)
+    return _("%(seconds)s s", seconds=seconds)
 
 
 def clock(ms: int | None) -> str:
@@ -42,30 +50,75 @@ def millis(ms: int | None) -> str:
     """``38 ms``, ``1.2 s``; a dash for None."""
     if ms is None:
         return "–"
-    return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+    if ms < 1000:
+        return _("%(milliseconds)s ms", milliseconds=ms)
+    return _("%(seconds)s s", seconds=decimal(ms / 1000, "0.0"))
+
+
+def decimal(number: float | Decimal, pattern: str = "#,##0.###") -> str:
+    """``1,234.5``; *pattern* says how many digits (Unicode TR35, number patterns)."""
+    return format_decimal(number, pattern, language.current().locale)
+
+
+def whole(number: int) -> str:
+    """``1,234``."""
+    return str(number) if -1000 < number < 1000 else decimal(number, "#,##0")
+
+
+_DAYS = {"en": ("d MMM", "d MMM y")}
+"""Language → patterns of a day without and with its year, where those of its locale are not wanted: the
+English of these pages writes the day first."""
+
+
+@lru_cache(maxsize=1024)
+def _day(locale: Locale, day: date, year: bool) -> str:
+    """``15 Jan 2026``."""
+    if patterns := _DAYS.get(str(locale)):
+        return format_date(day, patterns[year], locale)
+    return format_skeleton("yMMMd" if year else "MMMd", day, locale=locale)
+
+
+@lru_cache(maxsize=8192)
+def _time(locale: Locale, at: tuple[int, int, int], seconds: bool) -> str:
+    """``09:30``."""
+    on = datetime(2000, 1, 1, *at, tzinfo=UTC)
+    return format_skeleton("Hms" if seconds else "Hm", on, tzinfo=UTC, locale=locale)
 
 
 def moment(at: datetime, style: str = "short") -> Markup:
     """A ``<time>`` in UTC; the script shows it in the viewer's zone. *style*: short, full, day or time."""
     utc = at.astimezone(UTC)
-    exact = f"{utc.day} {utc:%b %Y, %H:%M:%S} UTC"
-    text = exact if style == "full" else f"{utc.day} {utc:%b %H:%M} UTC"
+    locale = language.current().locale
+    exact = _(
+        "%(day)s, %(time)s UTC",
+        day=_day(locale, utc.date(), True),
+        time=_time(locale, (utc.hour, utc.minute, utc.second), True),
+    )
+    text = exact
+    if style != "full":
+        text = _(
+            "%(day)s %(time)s UTC",
+            day=_day(locale, utc.date(), False),
+            time=_time(locale, (utc.hour, utc.minute, 0), False),
+        )
     iso = utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Markup('<time datetime="{}" title="{}" data-style="{}">{}</time>').format(
         iso, exact, style, text
     )
 
 
-@lru_cache(
-    maxsize=4096
-)  # a list has a hundred of them, mostly the same, and each takes half a millisecond
 def number(e164: str | None, beside: str | None = None) -> str:
     """A telephone number as people in the country of *beside* write it.
 
     That is the national form when both are of one country, otherwise the international one.
     """
-    if e164 is None:
-        return "Hidden number"
+    return _("Hidden number") if e164 is None else _number(e164, beside)
+
+
+@lru_cache(
+    maxsize=4096
+)  # a list has a hundred of them, mostly the same, and each takes half a millisecond
+def _number(e164: str, beside: str | None) -> str:
     try:
         read = PhoneNumber(e164)
         home = PhoneNumber(beside).international.split(" ")[0] if beside else None
@@ -78,19 +131,23 @@ def number(e164: str | None, beside: str | None = None) -> str:
 def value(thing: Any) -> str:
     """A field's value in a line of text."""
     if thing is None or thing == "" or thing == []:
-        return "empty"
+        return _("empty")
     if isinstance(thing, bool):
-        return "yes" if thing else "no"
+        return _("yes") if thing else _("no")
     if isinstance(thing, list) and all(isinstance(item, str) for item in thing):
         return ", ".join(thing)
     if isinstance(thing, dict) and set(thing) == {"minor", "currency"}:
-        return str(Money(thing["minor"], thing["currency"]))
+        return worth((thing["minor"], thing["currency"]))
     return thing if isinstance(thing, str) else json.dumps(thing, ensure_ascii=False)
 
 
 def worth(sum_: tuple[int, str]) -> str:
     """An amount as (minor units, currency) in words."""
-    return str(Money(*sum_))
+    money = Money(*sum_)
+    digits = money.digits
+    amount = Decimal(money.minor).scaleb(-digits)
+    pattern = f"#,##0.{'0' * digits}" if digits else "#,##0"
+    return f"{decimal(amount, pattern)} {money.currency}"
 
 
 def pretty(thing: Any) -> str:
@@ -114,8 +171,9 @@ def made(after: Any) -> list[tuple[str, str]]:
 
 
 def plain(name: str) -> str:
-    """``do_not_call`` as ``Do not call``."""
-    return name.replace("_", " ").replace(".", " ").capitalize()
+    """``do_not_call`` as ``Do not call``, translated where it is a name of ours."""
+    known = words.NAMES.get(name)
+    return _(known) if known else name.replace("_", " ").replace(".", " ").capitalize()
 
 
 def speech(text: str) -> Markup:
@@ -123,7 +181,8 @@ def speech(text: str) -> Markup:
 
     def keys(found: re.Match[str]) -> str:
         pressed = " ".join(f"<kbd>{key}</kbd>" for key in found[1] if key != " ")
-        return f"<span class='keys'>Pressed {pressed}</span>"
+        told = escape(_("Pressed %(keys)s")) % {"keys": Markup(pressed)}  # noqa: S704
+        return f"<span class='keys'>{told}</span>"
 
     # Only the pattern's own characters, none of which HTML knows, reach the markup.
     return Markup(_KEYS.sub(keys, str(escape(text))))  # noqa: S704
@@ -136,7 +195,7 @@ def ticks(text: str) -> Markup:
 
 def host(url: str) -> str:
     """The host of an address; the rest of it may be secret."""
-    return urlsplit(url).hostname or "an address"
+    return urlsplit(url).hostname or _("an address")
 
 
 def share(ms: int, whole_ms: int | None) -> float:
@@ -181,10 +240,10 @@ _SYSTEMS = (
 def browser(agent: str | None) -> str:
     """``Chrome on Linux``, as near as a User-Agent tells; browsers name others in it, the true one first."""
     text = agent or ""
-    safari = "Safari" if "Safari/" in text else "Unknown browser"
+    safari = "Safari" if "Safari/" in text else _("Unknown browser")
     name = next((name for mark, name in _BROWSERS if mark in text), safari)
     system = next((system for mark, system in _SYSTEMS if mark in text), None)
-    return f"{name} on {system}" if system else name
+    return _("%(browser)s on %(system)s", browser=name, system=system) if system else name
 
 
 FILTERS = {
@@ -194,6 +253,8 @@ FILTERS = {
         clock,
         seconds,
         millis,
+        decimal,
+        whole,
         moment,
         number,
         value,

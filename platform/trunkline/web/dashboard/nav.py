@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from trunkline.access.logins import Person
+from trunkline.kit.messages import N_
 
 
 @dataclass(frozen=True)
@@ -21,34 +22,34 @@ class Place:
 
 PLACES: tuple[tuple[str, tuple[Place, ...]], ...] = (
     (
-        "Work",
+        N_("Work"),
         (
-            Place("home", "Today", "/", "calls:read", "home"),
-            Place("calls", "Calls", "/calls", "calls:read", "phone"),
-            Place("contacts", "Contacts", "/contacts", "contacts:read", "contacts"),
-            Place("deals", "Deals", "/deals", "contacts:read", "deals"),
+            Place("home", N_("Today"), "/", "calls:read", "home"),
+            Place("calls", N_("Calls"), "/calls", "calls:read", "phone"),
+            Place("contacts", N_("Contacts"), "/contacts", "contacts:read", "contacts"),
+            Place("deals", N_("Deals"), "/deals", "contacts:read", "deals"),
         ),
     ),
     (
-        "Telephone",
+        N_("Telephone"),
         (
-            Place("profiles", "Profiles", "/profiles", "profiles:read", "profiles"),
-            Place("numbers", "Numbers", "/numbers", "profiles:read", "numbers"),
+            Place("profiles", N_("Profiles"), "/profiles", "profiles:read", "profiles"),
+            Place("numbers", N_("Numbers"), "/numbers", "profiles:read", "numbers"),
         ),
     ),
     (
-        "Integration",
+        N_("Integration"),
         (
-            Place("webhooks", "Webhooks", "/webhooks", "webhooks:read", "webhooks"),
-            Place("deliveries", "Deliveries", "/deliveries", "webhooks:read", "next"),
-            Place("keys", "Keys", "/keys", "keys:write", "keys"),
+            Place("webhooks", N_("Webhooks"), "/webhooks", "webhooks:read", "webhooks"),
+            Place("deliveries", N_("Deliveries"), "/deliveries", "webhooks:read", "next"),
+            Place("keys", N_("Keys"), "/keys", "keys:write", "keys"),
         ),
     ),
     (
-        "Administration",
+        N_("Administration"),
         (
-            Place("people", "People", "/people", "people:write", "people"),
-            Place("audit", "Audit", "/audit", "audit:read", "shield"),
+            Place("people", N_("People"), "/people", "people:write", "people"),
+            Place("audit", N_("Audit"), "/audit", "audit:read", "shield"),
         ),
     ),
 )

@@ -4,17 +4,19 @@ import gzip
 import json
 import mimetypes
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from starlette.responses import HTMLResponse, Response
 
 from trunkline.access.logins import Person
 from trunkline.errors import Misconfigured
-from trunkline.web.dashboard import nav, waveform, words
+from trunkline.web.dashboard import language, nav, waveform, words
 from trunkline.web.dashboard.format import FILTERS
 
 _HERE = Path(__file__).parent
@@ -100,14 +102,38 @@ _templates = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    extensions=["jinja2.ext.i18n"],
 )
-_templates.filters.update(FILTERS)
+_templates.policies["ext.i18n.trimmed"] = True
+# Old-style: what `_()` gives is plain text and is escaped as any other, also within an attribute.
+_templates.install_gettext_callables(  # type: ignore[attr-defined]
+    language._,
+    language.ngettext,
+    newstyle=False,
+    pgettext=language.pgettext,
+    npgettext=language.npgettext,
+)
+
+
+def _spoken(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter whose answer depends on the viewer, so that Jinja does not work it out while it compiles."""
+
+    @pass_context
+    def filter_(_: Context, *given: Any) -> Any:
+        return function(*given)
+
+    return filter_
+
+
+_templates.filters.update({name: _spoken(function) for name, function in FILTERS.items()})
+_templates.filters["translated"] = _spoken(lambda message: language._(message) if message else "")
 _templates.globals.update(
     asset=asset_url,
     asset_chunks=asset_chunks,
     places=nav.places,
     words=words,
     waveform=waveform.paths,
+    language=language.current,
 )
 
 
@@ -121,7 +147,10 @@ def page(
 ) -> Response:
     """The page that *template* makes of these facts, for *person*: what they may not do is not offered."""
     html = _templates.get_template(template).render(person=person, **facts)
-    return HTMLResponse(html, status, headers=headers)
+    answer = HTMLResponse(html, status, headers=headers)
+    answer.headers["Content-Language"] = language.current().tag
+    answer.headers.add_vary_header("Accept-Language")
+    return answer
 
 
 def sentence(error: Exception) -> str:
