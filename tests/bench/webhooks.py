@@ -1,4 +1,4 @@
-"""How fast, how soon, how fairly webhooks are delivered. Run: python -m tests.bench.webhooks [--full]
+"""How fast, how soon, how fairly webhooks are delivered. Run: python -m tests.bench.webhooks [--only PART…]
 
 With the baseline: uv run --with procrastinate python -m tests.bench.webhooks
 
@@ -16,14 +16,14 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy import func, insert, make_url, select
+from sqlalchemy import String, case, cast, func, insert, literal, make_url, select
 from tests.bench import procrastinate_sender
 from tests.bench.sink import Got, Sink
 
@@ -33,8 +33,7 @@ from trunkline.kit.clock import utc_now
 from trunkline.kit.crypt import new_key
 from trunkline.kit.db import Database, DatabaseOptions, open_database, upgrade
 from trunkline.kit.http import Client
-from trunkline.kit.ids import new_id
-from trunkline.kit.processes import die_with_parent
+from trunkline.kit.processes import die_with_parent, spawn
 from trunkline.outbox.models import EventRow
 from trunkline.outbox.publish import publish
 from trunkline.outbox.record import record
@@ -43,11 +42,13 @@ from trunkline.webhooks.models import Delivery, Endpoint
 from trunkline.webhooks.options import CourierOptions, EndpointOptions
 
 if TYPE_CHECKING:
+    from sqlalchemy import Insert
     from tests.conftest import PostgresServer
 
 _KEY = "TRUNKLINE_BENCH_KEY"
 _RATE_PER_S = 50
 _CLAIMS = 100
+_PARTS = ("memory", "rates", "latency", "dead", "claims")
 
 
 def here() -> EndpointOptions:
@@ -66,18 +67,11 @@ async def deliver(url: str) -> None:
 @contextlib.asynccontextmanager
 async def couriers(url: str, count: int) -> AsyncIterator[None]:
     """*count* couriers, processes of their own."""
-    running = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.bench.webhooks", "--courier", url
-        )
-        for _ in range(count)
-    ]
+    running = [await spawn("tests.bench.webhooks", "--courier", url) for _ in range(count)]
     try:
         yield
     finally:
-        for each in running:
-            each.terminate()
-        await asyncio.gather(*(each.wait() for each in running))
+        await asyncio.gather(*(each.stop(timedelta(seconds=10)) for each in running))
 
 
 async def subscribe(db: Database, sink: Sink, *paths: str, ordered: bool = False) -> dict[str, str]:
@@ -175,28 +169,9 @@ async def claim_time(url: str, *, sizes: Sequence[int]) -> list[tuple[int, float
         event_id = (await session.scalars(select(EventRow.id))).one()
     have = 0
     for target in sizes:
-        while have < target:
-            now = utc_now()
-            rows = [
-                {
-                    "id": new_id("dlv", now=now),
-                    "endpoint_id": endpoint_ids[n % 4],
-                    # Only what is claimed is looked up, and that is long before any of these.
-                    "event_id": event_id if have + n < 4 else f"evt_{have + n}",
-                    "event_type": "transcript.ready",
-                    "subject": f"call_{n % 20}",
-                    "position": have + n,
-                    "state": "pending",
-                    "attempts": 0,
-                    "resent_after": 0,
-                    "next_at": now,
-                    "created_at": now,
-                }
-                for n in range(min(5_000, target - have))
-            ]
-            async with db.work() as session:
-                await (await session.connection()).execute(insert(Delivery.__table__), rows)  # type: ignore[arg-type]
-            have += len(rows)
+        async with db.work() as session:
+            await session.execute(_backlog(endpoint_ids, event_id, have, target))
+        have = target
         times = []
         for _ in range(_CLAIMS):
             began = time.perf_counter()
@@ -213,6 +188,31 @@ async def claim_time(url: str, *, sizes: Sequence[int]) -> list[tuple[int, float
         assert await session.scalar(select(func.count()).select_from(Delivery)) == sizes[-1]
     await db.close()
     return found
+
+
+def _backlog(endpoint_ids: Sequence[str], event_id: str, first: int, end: int) -> "Insert":
+    """Deliveries numbered from *first* to before *end*, made by the database itself: a million in seconds."""
+    numbers = select(literal(first).label("n")).cte("numbers", recursive=True)
+    numbers = numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n < end - 1))
+    n, now = numbers.c.n, utc_now()
+    endpoint = case(dict(enumerate(endpoint_ids)), value=n % len(endpoint_ids))
+    told = cast(n, String)
+    columns = {
+        # Of equal length, so that they sort by number.
+        "id": literal("dlv_") + cast(n + 100_000_000, String),
+        "endpoint_id": endpoint,
+        # Only what is claimed is looked up, and that is long before any of these.
+        "event_id": case((n < len(endpoint_ids), event_id), else_=literal("evt_") + told),
+        "event_type": literal("transcript.ready"),
+        "subject": literal("call_") + cast(n % 20, String),
+        "position": n,
+        "state": literal("pending"),
+        "attempts": literal(0),
+        "resent_after": literal(0),
+        "next_at": literal(now, Delivery.next_at.type),
+        "created_at": literal(now, Delivery.created_at.type),
+    }
+    return insert(Delivery).from_select(list(columns), select(*columns.values()))
 
 
 class _Undo(Exception):
@@ -301,27 +301,38 @@ async def _beside_a_dead_one(kind: str, fresh: Fresh, *, events: int, pairs: int
         )
 
 
-async def measure(kind: str, fresh: Fresh, *, quick: bool, full: bool) -> None:
+async def measure(kind: str, fresh: Fresh, *, parts: Collection[str], quick: bool) -> None:
     """Print the figures of one database."""
-    events = 500 if quick else 2_000
+    events = 500 if quick else 1_500
     count = 2 if kind == "postgresql" else 1
-    rate = await sustained(await fresh.url(), events=events, couriers_count=count)
-    print(
-        f"{kind}: {rate:.0f} signed deliveries/s sustained, {count} courier(s), {events * 4} in all"
-    )
-    if kind == "postgresql" and not quick:
-        one = await sustained(await fresh.url(), events=events, couriers_count=1)
-        print(f"{kind}: {one:.0f} signed deliveries/s sustained, 1 courier")
-    if fresh.server:
-        await _beside_procrastinate(fresh, ours=rate, deliveries=events * 4)
-    half, most = await latency(await fresh.url(), seconds=5 if quick else 20)
-    print(f"{kind}: committed → received at {_RATE_PER_S}/s: p50 {half:.1f} ms, p99 {most:.1f} ms")
-    await _beside_a_dead_one(kind, fresh, events=events, pairs=1 if quick else 4)
-    sizes = (1_000, 100_000, 1_000_000) if full else (1_000, 20_000 if quick else 100_000)
-    for size, half, most in await claim_time(await fresh.url(), sizes=sizes):
+    if "rates" in parts:
+        rate = await sustained(await fresh.url(), events=events, couriers_count=count)
         print(
-            f"{kind}: claim of 64 with a backlog of {size:,}: p50 {half:.1f} ms, p99 {most:.1f} ms"
+            f"{kind}: {rate:.0f} signed deliveries/s sustained, {count} courier(s), "
+            f"{events * 4} in all",
+            flush=True,
         )
+        if fresh.server:
+            await _beside_procrastinate(fresh, ours=rate, deliveries=events * 4)
+        if kind == "postgresql" and not quick:
+            one = await sustained(await fresh.url(), events=events, couriers_count=1)
+            print(f"{kind}: {one:.0f} signed deliveries/s sustained, 1 courier", flush=True)
+    if "latency" in parts:
+        half, most = await latency(await fresh.url(), seconds=5 if quick else 20)
+        print(
+            f"{kind}: committed → received at {_RATE_PER_S}/s: p50 {half:.1f} ms, p99 {most:.1f} ms",
+            flush=True,
+        )
+    if "dead" in parts:
+        await _beside_a_dead_one(kind, fresh, events=500, pairs=1 if quick else 3)
+    if "claims" in parts:
+        sizes = (1_000, 20_000) if quick else (1_000, 100_000, 1_000_000)
+        for size, half, most in await claim_time(await fresh.url(), sizes=sizes):
+            print(
+                f"{kind}: claim of 64 with a backlog of {size:,}: p50 {half:.1f} ms, "
+                f"p99 {most:.1f} ms",
+                flush=True,
+            )
 
 
 async def flood() -> None:
@@ -375,18 +386,23 @@ async def main(arguments: Sequence[str]) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--courier", metavar="URL", help=argparse.SUPPRESS)
-    parser.add_argument("--full", action="store_true", help="a backlog of a million")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the events")
+    parser.add_argument("--quick", action="store_true", help="fewer events, a smaller backlog")
+    parser.add_argument(
+        "--only", nargs="+", choices=_PARTS, default=_PARTS, help="what to measure; all if left out"
+    )
     given = parser.parse_args(arguments)
     if given.courier:
         await deliver(given.courier)
         return
     here()
     print(f"{os.cpu_count()} cores, load before: {os.getloadavg()[0]:.1f}")
-    await flood()
+    began = time.perf_counter()
+    if "memory" in given.only:
+        await flood()
     with databases() as kinds:
         for kind, fresh in kinds.items():
-            await measure(kind, fresh, quick=given.quick, full=given.full)
+            await measure(kind, fresh, parts=given.only, quick=given.quick)
+    print(f"took {time.perf_counter() - began:.0f} s, load after: {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from trunkline.kit.db import (
     DatabaseOptions,
     alembic_config,
     check_revision,
+    head_revision,
     is_of_the_models,
     open_database,
     postgres_arguments,
@@ -44,6 +45,11 @@ async def test_down_to_nothing_and_up_again(db: Database) -> None:
     for step in reversed(steps):
         await run(db, "upgrade", step.revision)
     await check_revision(db)
+
+
+def test_the_newest_revision_is_the_one_that_alembic_finds() -> None:
+    """It is read from the files without running them, and says the same."""
+    assert head_revision() == ScriptDirectory.from_config(alembic_config("")).get_current_head()
 
 
 async def test_the_tables_are_those_of_the_models(db: Database) -> None:

@@ -10,8 +10,6 @@ from trunkline.access.service import first_owner
 from trunkline.cli.processes import Part
 from trunkline.cli.shared import make_data_folder, talk
 from trunkline.courier import Courier
-from trunkline.dialer import Dialer
-from trunkline.guardian import Guardian, GuardianOptions
 from trunkline.kit import asgi, probes
 from trunkline.kit.blobs import open_blobs
 from trunkline.kit.clock import utc_now
@@ -81,14 +79,19 @@ def _address(settings: Settings, parts: Sequence[Part]) -> tuple[str, int]:
 def _jobs(
     settings: Settings, parts: Sequence[Part], db: Database, livekit: LiveKit | None
 ) -> list[Coroutine[Any, Any, None]]:
-    workers: list[Courier | Guardian | Dialer] = []
+    jobs: list[Coroutine[Any, Any, None]] = []
     if "courier" in parts:
-        workers.append(Courier(db, settings.courier()))
+        jobs.append(Courier(db, settings.courier()).run())
     if "guardian" in parts:
-        workers.append(Guardian(db, open_blobs(settings.blobs), GuardianOptions(), livekit=livekit))
+        # A courier alone starts without them, and so delivers sooner after it was killed.
+        from trunkline.dialer import Dialer
+        from trunkline.guardian import Guardian, GuardianOptions
+
+        blobs = open_blobs(settings.blobs)
+        jobs.append(Guardian(db, blobs, GuardianOptions(), livekit=livekit).run())
         if livekit is not None:
-            workers.append(Dialer(db, livekit))
-    return [one.run() for one in workers]
+            jobs.append(Dialer(db, livekit).run())
+    return jobs
 
 
 def _app(settings: Settings, parts: Sequence[Part], db: Database, livekit: LiveKit | None) -> Any:
