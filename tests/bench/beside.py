@@ -11,8 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -32,7 +32,11 @@ from trunkline.kit.clock import utc_now
 from trunkline.kit.db import Database, DatabaseOptions, open_database, upgrade
 from trunkline.kit.livekit import LiveKitOptions
 from trunkline.kit.processes import Child, spawn
+from trunkline.profiles import queries as profiles
+from trunkline.profiles.body import read
+from trunkline.profiles.service import publish
 from trunkline.sandbox.callers import sandbox_providers
+from trunkline.sandbox.line_faults import SOUND, Faults
 from trunkline.sandbox.loopback import LoopbackLine
 from trunkline.sandbox.sip import Dial, SipCall
 from trunkline.sandbox.story import OUR_NUMBER, PROFILE, seed
@@ -87,6 +91,10 @@ class Bench:
     livekit: LiveKitOptions
     sandbox: int
     folder: Path
+    faults: Faults = SOUND
+    """What is wrong with the callers' lines through a room."""
+    profile: Mapping[str, object] = field(default_factory=dict)
+    """What our own profile has beside the story's."""
 
 
 System = Callable[[Bench], contextlib.AbstractAsyncContextManager[Running]]
@@ -102,12 +110,15 @@ async def child(module: str, *arguments: str) -> AsyncIterator[tuple[str, int]]:
         await process.stop(timedelta(seconds=5))
 
 
-async def _furnished(folder: Path) -> str:
-    url = f"sqlite+aiosqlite:///{folder}/bench-{os.urandom(4).hex()}.db"
+async def _furnished(bench: Bench) -> str:
+    url = f"sqlite+aiosqlite:///{bench.folder}/bench-{os.urandom(4).hex()}.db"
     await upgrade(url)
     db = open_database(DatabaseOptions(url))
     async with db.work() as session:
         await seed(session, now=utc_now())
+        (profile,) = await profiles.profiles(session)
+        body = read({**PROFILE, **bench.profile})
+        await publish(session, profile.id, body, now=utc_now())
     await db.close()
     return url
 
@@ -143,19 +154,15 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-async def _dialled(
-    options: LiveKitOptions, room: str, meter: Meter, agent: str | None
-) -> int | None:
-    over = await SipCall(
-        options, Dial(room, _FROM, OUR_NUMBER, number=OUR_NUMBER, agent=agent), meter
-    ).run()
-    return over.first_sound_ms
+async def _dialled(bench: Bench, room: str, meter: Meter, agent: str | None) -> int | None:
+    dial = Dial(room, _FROM, OUR_NUMBER, number=OUR_NUMBER, agent=agent, faults=bench.faults)
+    return (await SipCall(bench.livekit, dial, meter).run()).first_sound_ms
 
 
 @contextlib.asynccontextmanager
 async def ours_in_a_room(bench: Bench) -> AsyncIterator[Running]:
     """The product's worker."""
-    url = await _furnished(bench.folder)
+    url = await _furnished(bench)
     orders = WorkerOrders(
         bench.livekit.url,
         bench.livekit.api_key,
@@ -168,7 +175,7 @@ async def ours_in_a_room(bench: Bench) -> AsyncIterator[Running]:
     db = open_database(DatabaseOptions(url))
 
     async def place(room: str, meter: Meter) -> Call:
-        greeting = await _dialled(bench.livekit, room, meter, "trunkline")
+        greeting = await _dialled(bench, room, meter, "trunkline")
         return Call(greeting, await _stored(db, room))
 
     async with child("trunkline.sandbox.worker", orders.dump()) as (_, pid):
@@ -179,7 +186,7 @@ async def ours_in_a_room(bench: Bench) -> AsyncIterator[Running]:
 @contextlib.asynccontextmanager
 async def ours_on_loopback(bench: Bench) -> AsyncIterator[Running]:
     """The product without LiveKit: the same agent, in this process."""
-    db = open_database(DatabaseOptions(await _furnished(bench.folder)))
+    db = open_database(DatabaseOptions(await _furnished(bench)))
     blobs = open_blobs(BlobOptions(f"file://{bench.folder}/blobs"))
     services = Services(db, blobs, sandbox_providers(bench.sandbox, "sandbox"), utc_now)
     await warm()
@@ -215,7 +222,7 @@ def plain_livekit(*, best: bool) -> System:
         orders = {**_orders(bench, best=best), "notes": str(bench.folder)}
 
         async def place(room: str, meter: Meter) -> Call:
-            greeting = await _dialled(bench.livekit, room, meter, "plain")
+            greeting = await _dialled(bench, room, meter, "plain")
             return Call(greeting, await _noted(bench.folder / f"{room}.json"))
 
         async with child("tests.bench.plain_livekit", json.dumps(orders)) as (_, pid):
@@ -238,7 +245,7 @@ def plain_pipecat(*, best: bool) -> System:
             orders = {**_orders(bench, best=best), "room": room, "notes": str(notes)}
             async with _session(python, json.dumps(orders), bench.folder) as pid:
                 running.add(pid)
-                greeting = await _dialled(bench.livekit, room, meter, None)
+                greeting = await _dialled(bench, room, meter, None)
                 return Call(greeting, await _noted(notes))
 
         yield Running(place, lambda: tuple(running))

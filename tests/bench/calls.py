@@ -1,6 +1,7 @@
 """How long a caller waits for an answer, and how soon the agent stops when spoken to, at the caller's ear.
 
-Run: python -m tests.bench.calls [--systems …] [--at-once N] [--p1 | --bargein | --knee] [--full] [--json F]
+Run: python -m tests.bench.calls [--systems …] [--at-once N] [--p1 | --bargein | --knee | --noise] [--full]
+     [--json F]
 
 Every system answers the same callers in the same run, with the same providers: the sandbox's, whose
 delays are fixed (final transcript 260 ms after the last word, first token 375 ms, first byte of speech
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from tests.bench.words import Reply
 from trunkline.errors import Unavailable
 from trunkline.kit import log
 from trunkline.sandbox.caller import HangUp, Listen, Overhear, Pause, Say, Step
+from trunkline.sandbox.line_faults import Faults
 from trunkline.sandbox.stack import livekit
 
 PROVIDERS_MS = 260 + 375 + 100
@@ -64,6 +66,10 @@ P1 = (
     "--fault=tts:reset%0.5",
 )
 """The sandbox's arguments for an ordinary day: medians as ever, long tails, stalls, broken connections."""
+VOICE_DBFS = -19.3
+"""Level of the recorded lines' voiced part, RMS."""
+NOISES_DB = (20, 10, 5)
+"""How far below it the noise is."""
 P99_FROM = 300
 """Fewer values than this have no 99th percentile."""
 
@@ -180,9 +186,11 @@ class Plan:
         return found
 
 
-async def measure(name: str, bench: Bench, plan: Plan, reply: Reply, *, trace: bool) -> Result:
-    """Let the callers call one system."""
-    result = Result(name)
+async def measure(
+    name: str, bench: Bench, plan: Plan, reply: Reply, *, trace: bool, told: str = ""
+) -> Result:
+    """Let the callers call one system, which the table calls *told*."""
+    result = Result(told or name)
     async with SYSTEMS[name](bench) as system, watched(system.sessions) as cost:
         await _placed(system, plan, f"bench-{name}", reply, result, trace=trace)
     if not name.startswith("loopback"):
@@ -205,6 +213,24 @@ async def _placed(
                 for turn in turns:
                     say(f"  {turn}")
                 say(f"  {call} {meter.caller.gave_up or ''}")
+
+
+async def in_noise(
+    name: str, bench: Bench, plan: Plan, reply: Reply, *, trace: bool
+) -> list[Result]:
+    """The same callers on lines with more and more noise, with and without its suppression."""
+    found = []
+    for below_db in NOISES_DB:
+        for suppressed in (False, True):
+            noisy = replace(
+                bench,
+                faults=Faults(noise_dbfs=VOICE_DBFS - below_db),
+                profile={"noise_suppression": suppressed},
+            )
+            told = f"{name}, {below_db} dB, {'suppressed' if suppressed else 'as it is'}"
+            found.append(await measure(name, noisy, plan, reply, trace=trace, told=told))
+            say(row(found[-1]))
+    return found
 
 
 async def knee(name: str, bench: Bench, reply: Reply, seed: int) -> list[dict[str, float]]:
@@ -322,6 +348,9 @@ async def run(given: argparse.Namespace) -> int:
             reply = await Reply.spoken(INSTRUCTIONS, LONG)
             for system in _systems(given):
                 say(f"{system} …")
+                if given.noise:
+                    results += await in_noise(system, bench, plan, reply, trace=given.trace)
+                    continue
                 try:
                     if given.knee:
                         knees[system] = await knee(system, bench, reply, given.seed)
@@ -352,7 +381,7 @@ def _systems(given: argparse.Namespace) -> list[str]:
         return str(given.systems).split(",")
     if given.knee:
         return ["room", "livekit"]
-    return ["room"] if given.bargein else list(SYSTEMS)
+    return ["room"] if given.bargein or given.noise else list(SYSTEMS)
 
 
 def _knee_at(found: Sequence[dict[str, float]]) -> int:
@@ -373,6 +402,7 @@ def main() -> int:
     kind.add_argument("--p1", action="store_true", help="delays scatter, some stall, some break")
     kind.add_argument("--bargein", action="store_true", help="100 interruptions, 100 small sounds")
     kind.add_argument("--knee", action="store_true", help="how many calls at once")
+    kind.add_argument("--noise", action="store_true", help="lines with noise at 20, 10 and 5 dB")
     parser.add_argument("--full", action="store_true", help="until there is a 99th percentile")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--trace", action="store_true", help="print every turn")

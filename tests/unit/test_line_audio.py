@@ -5,11 +5,14 @@ import asyncio
 import numpy as np
 import pytest
 from livekit import rtc
+from livekit.agents.voice import io
 
-from trunkline.agent.audio import FRAME, SILENCE, InStep, Intake, Playout
+from trunkline.agent.audio import FRAME, SILENCE, InStep, Intake, Playout, Quieted, rms
 from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.room import end_reason
 from trunkline.calls.lifecycle import EndReason
+from trunkline.sandbox.caller import load_line
+from trunkline.sandbox.line_faults import Faults, Wire
 
 
 def frame(value: int) -> bytes:
@@ -131,3 +134,29 @@ async def test_the_callers_voice_ends() -> None:
 def test_why_a_caller_left(reason: int | None, answered: bool, expected: EndReason) -> None:
     """Each of LiveKit's reasons says something of the call."""
     assert end_reason(reason, answered=answered) is expected
+
+
+class _Playing(io.AudioInput):
+    """Gives *frames*, one after the other."""
+
+    def __init__(self, frames: list[bytes]) -> None:
+        super().__init__(label="playing")
+        self._frames = iter(frames)
+
+    async def __anext__(self) -> rtc.AudioFrame:
+        pcm = next(self._frames)
+        return rtc.AudioFrame(pcm, LINE_RATE_HZ, 1, len(pcm) // 2)
+
+
+async def test_steady_noise_is_suppressed_and_a_voice_is_not() -> None:
+    """Noise 10 dB below a voice is heard at least 10 dB quieter, the voice at most 2 dB."""
+    wire = Wire(Faults(noise_dbfs=-29.3))
+    voice = load_line("wait_what_are_your_opening_hours.wav")
+    frames = [wire.say(frame) for frame in ([SILENCE] * 150 + list(voice))]
+    quieted = Quieted(_Playing(frames))
+    out = [bytes((await anext(quieted)).data) for _ in frames]
+    assert [len(frame) for frame in out] == [len(frame) for frame in frames]
+    noise = rms(b"".join(out[100:150])) / rms(b"".join(frames[100:150]))
+    loud = rms(b"".join(out[150:])) / rms(b"".join(frames[150:]))
+    assert noise < 10 ** (-10 / 20)
+    assert loud > 10 ** (-2 / 20)

@@ -6,6 +6,7 @@ import pytest
 
 from trunkline.sandbox.caller import LINES, load_line
 from trunkline.sandbox.ears import EarEvent, Final, Interim, SpeechStarted
+from trunkline.sandbox.line_faults import Faults, Wire
 from trunkline.sandbox.script import FRAME_S, ScriptEars, known
 
 RECORDED = sorted(LINES.rglob("*.wav"))
@@ -39,6 +40,20 @@ async def test_a_line_is_known(path: Path) -> None:
     began = next(event.at_s for event in events if isinstance(event, SpeechStarted))
     assert LEAD_FRAMES * FRAME_S <= began <= LEAD_FRAMES * FRAME_S + 0.1
     assert finals[0].words[-1].end_s == finals[0].end_s
+
+
+async def test_a_line_is_known_in_noise() -> None:
+    """Noise 20 dB below the voice, above silence, neither begins an utterance nor prolongs one."""
+    wire = Wire(Faults(noise_dbfs=-39.3))
+    silence = bytes(320)
+    voice = load_line("wait_what_are_your_opening_hours.wav")
+    stream = await ScriptEars(known()).stream(8000)
+    for said in [*[silence] * 200, *voice, *[silence] * 50, *voice, *[silence] * 50]:
+        await stream.send(wire.say(said))
+    await stream.end()
+    finals = [event async for event in stream if isinstance(event, Final)]
+    told = [" ".join(word.text for word in final.words) for final in finals if final.words]
+    assert told == ["wait what are your opening hours"] * 2
 
 
 async def test_the_last_word_is_told_before_the_final() -> None:

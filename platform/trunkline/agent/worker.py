@@ -17,6 +17,7 @@ from livekit.agents.voice import SpeechHandle
 
 from trunkline.agent import persona, realtime
 from trunkline.agent import session as sessions
+from trunkline.agent.audio import Quieted
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.errors import provider_failed
 from trunkline.agent.fallback import fall_back, offer
@@ -182,6 +183,8 @@ class _Call:
         self._session = session
         agent = await self._agent(session, speech_to_speech=not calls_out)
         await self._line.attach(session, talk.scribe.heard_text())
+        if body.noise_suppression and session.input.audio is not None:
+            session.input.audio = Quieted(session.input.audio)
         note("session_made")
         await session.start(agent, record=False)
         note("session_started")

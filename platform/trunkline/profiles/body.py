@@ -140,6 +140,11 @@ class ProfileBody(Part):
     )
     limits: Limits = Field(default_factory=Limits, description="Bounds of a call.")
     record: bool = Field(default=False, description="Keep the audio; the greeting then says so.")
+    noise_suppression: bool = Field(
+        default=False,
+        description="Take steady noise out of the caller's side before it is listened to; the recording "
+        "keeps it.",
+    )
     interruption: Interruption = Field(
         default_factory=Interruption, description="When the agent stops for the caller."
     )

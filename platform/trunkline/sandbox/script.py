@@ -6,6 +6,7 @@ transcript comes at a time that is known beforehand: what a bench of latency mus
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +21,10 @@ from trunkline.sandbox.ears import EarEvent, Final, Interim, SpeechStarted, Word
 FRAME_S = 0.02
 LOUD_RMS = 150.0
 """Above this root mean square of a frame somebody speaks (PCM16; about -47 dBFS)."""
+_ABOVE_NOISE = 1.5
+"""On a line with noise, above this many times its level."""
+_FLOOR_FRAMES = 100
+"""The noise is the quietest of so many frames (2 s): nobody speaks as long without a pause."""
 _ONSET = 3
 """So many loud frames in a row begin an utterance: a click is none."""
 _QUIET = 11
@@ -117,6 +122,7 @@ class ScriptHearing:
         self._quiet = 0
         self._begun: int | None = None
         self._told: tuple[Word, ...] = ()
+        self._lately: deque[float] = deque([0.0], _FLOOR_FRAMES)
 
     async def send(self, pcm: bytes) -> None:
         """See :meth:`ears.Hearing.send`."""
@@ -152,7 +158,8 @@ class ScriptHearing:
 
     def _frame(self, loudness: float) -> Iterator[EarEvent]:
         self._frames += 1
-        loud = loudness >= LOUD_RMS
+        self._lately.append(loudness)
+        loud = loudness >= max(LOUD_RMS, _ABOVE_NOISE * min(self._lately))
         if self._begun is None:
             self._loud = [*self._loud, loudness] if loud else []
             if len(self._loud) >= _ONSET:
