@@ -1,4 +1,4 @@
-"""Servers of other people that several files of this folder talk to, over their true wire protocols."""
+"""What several files of this folder talk to: the pages, and other people's servers over their protocols."""
 
 import asyncio
 import base64
@@ -9,9 +9,11 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import httpx
 import pytest
 from joserfc import jws, jwt
 from joserfc.jwk import OctKey, RSAKey
@@ -21,6 +23,50 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from trunkline.kit import asgi
+from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
+from trunkline.kit.db import Database
+from trunkline.web.app import create_app
+from trunkline.web.options import WebOptions
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock(now: datetime) -> Clock:
+    """A clock that stands until the test sets its ``now``."""
+    return Clock(now)
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    """An empty folder for recordings and other files."""
+    return open_blobs(BlobOptions(str(tmp_path / "blobs")))
+
+
+@pytest.fixture
+async def client(
+    sqlite_db: Database, blobs: Blobs, now: datetime
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser on the server's own machine, where nobody has to log in."""
+    app = create_app(sqlite_db, blobs, WebOptions(login=False), clock=lambda: now)
+    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
+    async with httpx.AsyncClient(
+        transport=transport,
+        base_url="http://127.0.0.1:8000",
+        headers={"Accept": "text/html", "Sec-Fetch-Site": "same-origin"},
+    ) as client:
+        yield client
+
+
+# --- an identity provider -----------------------------------------------------------------------
 
 CLIENT, SECRET = "trunkline", "s3cret: with / all + of % it"
 

@@ -5,7 +5,6 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -21,7 +20,7 @@ from trunkline.calls import service as calls
 from trunkline.calls.lifecycle import EndReason
 from trunkline.crm import service as crm
 from trunkline.kit.audio import wav_bytes
-from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
+from trunkline.kit.blobs import Blobs
 from trunkline.kit.db import Database
 from trunkline.kit.ids import is_id, new_id
 from trunkline.web.app import create_app
@@ -35,11 +34,6 @@ if TYPE_CHECKING:
 MS = timedelta(milliseconds=1)
 WAV = wav_bytes(bytes(range(250)) * 16, 8000, 2)
 """A stereo recording, 1000 frames long."""
-
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
-    return open_blobs(BlobOptions(str(tmp_path / "blobs")))
 
 
 def client_of(db: Database, blobs: Blobs, now: datetime) -> httpx.AsyncClient:

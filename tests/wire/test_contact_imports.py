@@ -1,8 +1,6 @@
 """Bringing a file of contacts over HTTP: by a program with its key, and by a person on the pages."""
 
-from collections.abc import AsyncIterator
 from datetime import datetime
-from pathlib import Path
 
 import httpx
 import pytest
@@ -12,36 +10,15 @@ from trunkline.access import service as access
 from trunkline.access.models import Audit
 from trunkline.crm import queries
 from trunkline.guardian import Guardian, GuardianOptions
-from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
+from trunkline.kit.blobs import Blobs
 from trunkline.kit.db import Database
-from trunkline.web.app import create_app
-from trunkline.web.options import WebOptions
 
 FILE = "Name,Phone\nDana Whitfield,(202) 555-0134\n=cmd(),12\n".encode("utf-16")
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
-    return open_blobs(BlobOptions(str(tmp_path / "blobs")))
-
-
-@pytest.fixture
 def work(sqlite_db: Database, blobs: Blobs, now: datetime) -> Guardian:
     return Guardian(sqlite_db, blobs, GuardianOptions(), clock=lambda: now)
-
-
-@pytest.fixture
-async def client(
-    sqlite_db: Database, blobs: Blobs, now: datetime
-) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(sqlite_db, blobs, WebOptions(login=False), clock=lambda: now)
-    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
-    async with httpx.AsyncClient(
-        transport=transport,
-        base_url="http://127.0.0.1:8000",
-        headers={"Accept": "text/html", "Sec-Fetch-Site": "same-origin"},
-    ) as client:
-        yield client
 
 
 async def test_by_a_program(

@@ -1,43 +1,19 @@
 """Exporting calls over HTTP: by a program with its key, and by a person on the page."""
 
-from collections.abc import AsyncIterator
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
-import pytest
 from sqlalchemy import select
 
 from trunkline.access import service as access
 from trunkline.access.models import Audit
 from trunkline.guardian import Guardian, GuardianOptions
-from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
+from trunkline.kit.blobs import Blobs
 from trunkline.kit.db import Database
-from trunkline.web.app import create_app
-from trunkline.web.options import WebOptions
 
 if TYPE_CHECKING:
     from tests.conftest import Make
-
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
-    return open_blobs(BlobOptions(str(tmp_path / "blobs")))
-
-
-@pytest.fixture
-async def client(
-    sqlite_db: Database, blobs: Blobs, now: datetime
-) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(sqlite_db, blobs, WebOptions(login=False), clock=lambda: now)
-    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
-    async with httpx.AsyncClient(
-        transport=transport,
-        base_url="http://127.0.0.1:8000",
-        headers={"Accept": "text/html", "Sec-Fetch-Site": "same-origin"},
-    ) as client:
-        yield client
 
 
 async def test_by_a_program(

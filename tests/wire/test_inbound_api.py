@@ -25,6 +25,7 @@ from trunkline.web.options import WebOptions
 
 if TYPE_CHECKING:
     from tests.conftest import Make
+    from tests.wire.conftest import Clock
 
 DANA = {
     "source": "hubspot",
@@ -53,23 +54,8 @@ NOTE = {
 }
 
 
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
 @pytest.fixture
-def clock(now: datetime) -> Clock:
-    return Clock(now)
-
-
-@pytest.fixture
-async def api(db: Database, tmp_path: Path, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
+async def api(db: Database, tmp_path: Path, clock: "Clock") -> AsyncIterator[httpx.AsyncClient]:
     """A program with a key that may read and write the CRM, and a pipeline to work with."""
     async with db.work() as session:
         _, token = await access.add_key(
@@ -319,7 +305,7 @@ async def test_an_activity_is_logged_once_per_external_id(
     assert [data["source"] for data in logged] == ["hubspot", "api", "api"]
 
 
-async def test_a_task_is_done_and_opened_again(api: httpx.AsyncClient, clock: Clock) -> None:
+async def test_a_task_is_done_and_opened_again(api: httpx.AsyncClient, clock: "Clock") -> None:
     """done sets the moment once, and takes it back."""
     task = {"external_id": "t", "kind": "task", "summary": "Call", "due_at": "2026-02-01T10:00:00Z"}
     assert (await pushed(api, "activities", task))["activity"]["done_at"] is None
@@ -472,7 +458,7 @@ async def test_what_failed_may_be_tried_again(api: httpx.AsyncClient) -> None:
 
 
 async def test_keys_of_two_programs_never_meet(
-    api: httpx.AsyncClient, db: Database, clock: Clock
+    api: httpx.AsyncClient, db: Database, clock: "Clock"
 ) -> None:
     """Another program's request under the same word is a request of its own."""
     async with db.work() as session:
@@ -487,7 +473,7 @@ async def test_keys_of_two_programs_never_meet(
 
 
 async def test_after_a_day_the_key_is_forgotten(
-    api: httpx.AsyncClient, db: Database, clock: Clock
+    api: httpx.AsyncClient, db: Database, clock: "Clock"
 ) -> None:
     """Old answers are removed as new ones come; the key then makes a new request."""
     note = {"kind": "note", "summary": "Goes ahead."}
@@ -516,7 +502,7 @@ async def test_a_key_has_a_sane_length(api: httpx.AsyncClient, key: str) -> None
 
 @pytest.mark.parametrize("what", ["contacts", "deals", "activities"])
 async def test_reading_is_not_writing(
-    api: httpx.AsyncClient, db: Database, clock: Clock, what: str
+    api: httpx.AsyncClient, db: Database, clock: "Clock", what: str
 ) -> None:
     """A key that may only read is refused before its body is looked at, and the other way round."""
     async with db.work() as session:

@@ -27,7 +27,7 @@ from trunkline.web.options import WebOptions
 from trunkline.web.people import COOKIE
 
 if TYPE_CHECKING:
-    from tests.wire.conftest import IdentityProvider, ServeIdentity
+    from tests.wire.conftest import Clock, IdentityProvider, ServeIdentity
 
 SECRET = "s3cret: with / all + of % it"
 CROSS = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
@@ -35,22 +35,9 @@ CROSS = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetc
 S = timedelta(seconds=1)
 
 
-class Clock:
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock(now: datetime) -> Clock:
-    return Clock(now)
-
-
 @pytest.fixture
 async def provider(
-    serve_identity: "ServeIdentity", clock: Clock
+    serve_identity: "ServeIdentity", clock: "Clock"
 ) -> AsyncIterator["IdentityProvider"]:
     async with serve_identity(clock) as server:
         yield server
@@ -60,7 +47,9 @@ Build = Callable[..., FastAPI]
 
 
 @pytest.fixture
-def build(sqlite_db: Database, tmp_path: Path, clock: Clock, provider: "IdentityProvider") -> Build:
+def build(
+    sqlite_db: Database, tmp_path: Path, clock: "Clock", provider: "IdentityProvider"
+) -> Build:
     """The app, with these of the provider's settings."""
 
     def make(*, passwords: bool = True, **given: Any) -> FastAPI:
@@ -77,7 +66,7 @@ def build(sqlite_db: Database, tmp_path: Path, clock: Clock, provider: "Identity
 
 
 @pytest.fixture
-async def app(build: Build, sqlite_db: Database, clock: Clock) -> FastAPI:
+async def app(build: Build, sqlite_db: Database, clock: "Clock") -> FastAPI:
     """With somebody who is owner already, so that others may come."""
     await account(sqlite_db, Role.OWNER, "owner@example.com", clock.now)
     return build()
@@ -172,7 +161,7 @@ async def test_somebody_new_comes_in(
 
 
 async def test_an_account_is_linked_by_its_address_once(
-    sqlite_db: Database, app: FastAPI, provider: "IdentityProvider", clock: Clock
+    sqlite_db: Database, app: FastAPI, provider: "IdentityProvider", clock: "Clock"
 ) -> None:
     """Whoever has an account keeps it with its role; later the subject counts, not the address, and somebody
     else who was given that address at the provider is refused until an owner detaches it."""
@@ -208,7 +197,7 @@ async def test_an_account_is_linked_by_its_address_once(
 
 
 async def test_an_invitation_waits_for_its_address(
-    sqlite_db: Database, build: Build, app: FastAPI, clock: Clock
+    sqlite_db: Database, build: Build, app: FastAPI, clock: "Clock"
 ) -> None:
     """Where only the invited may come, others are told so, and the invited get the role they were given."""
     only_invited = build(default_role=None)
@@ -227,7 +216,7 @@ async def test_an_invitation_waits_for_its_address(
 
 
 async def test_a_claim_decides_the_role_each_time(
-    sqlite_db: Database, build: Build, app: FastAPI, provider: "IdentityProvider", clock: Clock
+    sqlite_db: Database, build: Build, app: FastAPI, provider: "IdentityProvider", clock: "Clock"
 ) -> None:
     """The highest of the groups' roles counts; it follows the provider up and down, ends other logins when it
     changes, and leaves the last owner owner."""
@@ -254,7 +243,7 @@ async def test_a_claim_decides_the_role_each_time(
 
 
 async def test_nobody_comes_before_the_owner(
-    sqlite_db: Database, build: Build, clock: Clock
+    sqlite_db: Database, build: Build, clock: "Clock"
 ) -> None:
     """With no owner yet, the provider's people are told how there can be one."""
     async with browser(build()) as page:
@@ -355,7 +344,7 @@ async def test_who_is_not_let_in(
 
 
 async def test_whoever_was_shut_out_stays_out(
-    sqlite_db: Database, page: httpx.AsyncClient, clock: Clock
+    sqlite_db: Database, page: httpx.AsyncClient, clock: "Clock"
 ) -> None:
     """The provider's word does not open an account that an owner has shut."""
     user = await account(sqlite_db, Role.VIEWER, "dana@example.com", clock.now)
@@ -390,7 +379,7 @@ async def test_a_provider_that_is_down_or_another(
 
 
 async def test_an_attempt_is_of_one_browser_and_good_once(
-    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: Clock
+    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: "Clock"
 ) -> None:
     """A way back that another browser began, that was used, whose state is off, or that took longer than ten
     minutes logs nobody in; two tabs of one browser may be on their way at once."""
@@ -472,7 +461,7 @@ async def test_the_login_before_ends(app: FastAPI, page: httpx.AsyncClient) -> N
 
 
 async def test_passwords_can_be_switched_off(
-    sqlite_db: Database, build: Build, clock: Clock
+    sqlite_db: Database, build: Build, clock: "Clock"
 ) -> None:
     """Then no password is asked for or taken; the first owner's link and an owner's one-time link still open,
     everybody else's leads to the provider."""

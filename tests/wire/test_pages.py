@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -19,7 +18,7 @@ from trunkline.calls.service import Lease
 from trunkline.crm import service as crm
 from trunkline.kit import phone
 from trunkline.kit.audio import Reply
-from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
+from trunkline.kit.blobs import Blobs
 from trunkline.kit.crypt import new_key
 from trunkline.kit.db import Database
 from trunkline.outbox.publish import publish
@@ -38,11 +37,6 @@ if TYPE_CHECKING:
 MS = timedelta(milliseconds=1)
 HERE = ("127.0.0.1", 50_000)
 ENDPOINTS = EndpointOptions(keys=(new_key(),))
-
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
-    return open_blobs(BlobOptions(str(tmp_path / "blobs")))
 
 
 def browser(

@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -23,27 +23,17 @@ from trunkline.web.dashboard.format import browser as browser_name
 from trunkline.web.options import WebOptions
 from trunkline.web.people import COOKIE, next_page
 
+if TYPE_CHECKING:
+    from tests.wire.conftest import Clock
+
 GOOD = "correct horse battery staple"
 HASH = passwords.hashed(GOOD)
 """Hashed once: it is slow on purpose."""
 S = timedelta(seconds=1)
 
 
-class Clock:
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
 @pytest.fixture
-def clock(now: datetime) -> Clock:
-    return Clock(now)
-
-
-@pytest.fixture
-def app(sqlite_db: Database, tmp_path: Path, clock: Clock) -> FastAPI:
+def app(sqlite_db: Database, tmp_path: Path, clock: "Clock") -> FastAPI:
     return create_app(sqlite_db, open_blobs(BlobOptions(str(tmp_path / "b"))), WebOptions(), clock)
 
 
@@ -82,7 +72,9 @@ async def log_in(page: httpx.AsyncClient, email: str, password: str = GOOD) -> h
 # --- the first owner ------------------------------------------------------------------------------
 
 
-async def test_the_first_owner(sqlite_db: Database, page: httpx.AsyncClient, clock: Clock) -> None:
+async def test_the_first_owner(
+    sqlite_db: Database, page: httpx.AsyncClient, clock: "Clock"
+) -> None:
     """The link of the first start makes an owner, once; then there is no other."""
     async with sqlite_db.work() as session:
         old = await access.first_owner(session, now=clock.now)
@@ -133,7 +125,7 @@ def test_a_password_that_would_be_guessed(password: str, email: str, says: str) 
 # --- in and out -----------------------------------------------------------------------------------
 
 
-async def test_in_and_out(sqlite_db: Database, page: httpx.AsyncClient, clock: Clock) -> None:
+async def test_in_and_out(sqlite_db: Database, page: httpx.AsyncClient, clock: "Clock") -> None:
     """A page leads to the login and from there back; logging out ends it on the server too."""
     await somebody(sqlite_db, Role.VIEWER, clock.now)
     away = await page.get("/calls?cursor=x")
@@ -176,7 +168,7 @@ def test_the_way_back_is_ours(asked: str | None, gets: str) -> None:
 
 
 async def test_guessing_is_slowed_down(
-    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: Clock
+    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: "Clock"
 ) -> None:
     """After five failures even the right password must wait; from elsewhere it still works."""
     await somebody(sqlite_db, Role.OWNER, clock.now)
@@ -206,7 +198,7 @@ async def test_one_address_cannot_try_everybody(db: Database, now: datetime) -> 
 
 
 async def test_a_login_is_renewed_and_ends(
-    sqlite_db: Database, page: httpx.AsyncClient, clock: Clock
+    sqlite_db: Database, page: httpx.AsyncClient, clock: "Clock"
 ) -> None:
     """The token is replaced each hour, the old one works a minute more; unused for 12 hours it is over."""
     await somebody(sqlite_db, Role.OWNER, clock.now)
@@ -245,7 +237,7 @@ async def test_a_login_never_lasts_longer_than_two_weeks(db: Database, now: date
 
 
 async def test_whoever_is_shut_out_is_out_at_once(
-    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: Clock
+    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: "Clock"
 ) -> None:
     """Another role, a new password and shutting out end every login there is."""
     await somebody(sqlite_db, Role.OWNER, clock.now)
@@ -263,7 +255,7 @@ async def test_whoever_is_shut_out_is_out_at_once(
 
 
 async def test_one_browser_or_all_of_somebody(
-    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: Clock
+    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: "Clock"
 ) -> None:
     """One's own browsers can be logged out one by one, nobody else's; an owner logs others out everywhere,
     sees when each was last here and how they log in."""
@@ -302,7 +294,7 @@ async def test_the_last_owner_stays(db: Database, now: datetime) -> None:
 
 
 async def test_a_new_password(
-    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: Clock
+    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: "Clock"
 ) -> None:
     """The present one is asked for; afterwards every other browser is logged out, this one is not."""
     await somebody(sqlite_db, Role.MANAGER, clock.now)
@@ -343,7 +335,7 @@ async def test_a_new_password(
 async def test_a_form_of_another_site(
     sqlite_db: Database,
     page: httpx.AsyncClient,
-    clock: Clock,
+    clock: "Clock",
     headers: dict[str, str],
     status: int,
 ) -> None:
@@ -404,7 +396,7 @@ def test_no_page_forgets_to_ask(app: FastAPI) -> None:
 
 @pytest.mark.parametrize("role", [*Role, None])
 async def test_each_page_and_role(
-    sqlite_db: Database, app: FastAPI, clock: Clock, role: Role | None
+    sqlite_db: Database, app: FastAPI, clock: "Clock", role: Role | None
 ) -> None:
     """Each page × role: whoever has its scope gets past the door, whoever has not is told why."""
     if role is not None:
@@ -434,7 +426,7 @@ async def test_each_page_and_role(
 
 
 async def test_a_key_is_replaced_on_its_page(
-    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: Clock
+    sqlite_db: Database, app: FastAPI, page: httpx.AsyncClient, clock: "Clock"
 ) -> None:
     """A key is made with an end, and replaced with an overlap; after it the API refuses the old one.
     Nobody gets hold of a key that may do more than they."""
@@ -475,7 +467,7 @@ async def test_a_key_is_replaced_on_its_page(
     ("role", "gives"), [(Role.OWNER, 200), (Role.INTEGRATOR, 422), (Role.MANAGER, 403)]
 )
 async def test_who_lets_a_program_read_the_audit(
-    sqlite_db: Database, page: httpx.AsyncClient, clock: Clock, role: Role, gives: int
+    sqlite_db: Database, page: httpx.AsyncClient, clock: "Clock", role: Role, gives: int
 ) -> None:
     """An owner makes a key that may; an integrator is not offered it and cannot give it away all the same,
     and nobody makes a key that makes keys."""
@@ -494,7 +486,7 @@ async def test_who_lets_a_program_read_the_audit(
 # --- the audit ------------------------------------------------------------------------------------
 
 
-async def test_the_audit(sqlite_db: Database, page: httpx.AsyncClient, clock: Clock) -> None:
+async def test_the_audit(sqlite_db: Database, page: httpx.AsyncClient, clock: "Clock") -> None:
     """Logins, failures and what was done to whom are there, with who and from where; it can be filtered."""
     await somebody(sqlite_db, Role.OWNER, clock.now)
     await log_in(page, "owner@example.com", "wrong")
@@ -513,7 +505,7 @@ async def test_the_audit(sqlite_db: Database, page: httpx.AsyncClient, clock: Cl
 
 
 async def test_the_pages_of_people_hold_any_text(
-    sqlite_db: Database, page: httpx.AsyncClient, clock: Clock
+    sqlite_db: Database, page: httpx.AsyncClient, clock: "Clock"
 ) -> None:
     """A name of markup is shown as it was typed."""
     user = await somebody(sqlite_db, Role.OWNER, clock.now)

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -12,7 +11,7 @@ from sqlalchemy import select
 from trunkline.access import service as access
 from trunkline.access.models import Audit
 from trunkline.calls import service as calls
-from trunkline.kit.blobs import BlobOptions, Blobs, open_blobs
+from trunkline.kit.blobs import Blobs
 from trunkline.kit.crypt import new_key
 from trunkline.kit.db import Database
 from trunkline.web.app import create_app
@@ -21,39 +20,22 @@ from trunkline.webhooks.options import EndpointOptions
 
 if TYPE_CHECKING:
     from tests.conftest import Make
+    from tests.wire.conftest import Clock
 
 WAV = b"RIFF0123456789"
 KEYS = (new_key(), new_key())
 
 
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock(now: datetime) -> Clock:
-    return Clock(now)
-
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
-    return open_blobs(BlobOptions(str(tmp_path / "blobs")))
-
-
-def client(db: Database, blobs: Blobs, clock: Clock, *keys: str) -> httpx.AsyncClient:
+def client(db: Database, blobs: Blobs, clock: "Clock", *keys: str) -> httpx.AsyncClient:
     options = WebOptions(endpoints=EndpointOptions(keys=keys or KEYS))
     transport = httpx.ASGITransport(app=create_app(db, blobs, options, clock=clock))
     return httpx.AsyncClient(transport=transport, base_url="https://trunkline.example.com")
 
 
 @pytest.fixture
-async def api(sqlite_db: Database, blobs: Blobs, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
+async def api(
+    sqlite_db: Database, blobs: Blobs, clock: "Clock"
+) -> AsyncIterator[httpx.AsyncClient]:
     async with client(sqlite_db, blobs, clock) as found:
         yield found
 
@@ -78,7 +60,7 @@ async def a_recording(db: Database, blobs: Blobs, make: "Make", now: datetime) -
 
 
 async def test_a_link_plays_for_five_minutes(
-    api: httpx.AsyncClient, sqlite_db: Database, blobs: Blobs, make: "Make", clock: Clock
+    api: httpx.AsyncClient, sqlite_db: Database, blobs: Blobs, make: "Make", clock: "Clock"
 ) -> None:
     """Without a key, whole or in parts, on any page, in the audit under the key that made it; then not."""
     key_id, header = await a_key(sqlite_db, clock.now, "recordings:read")
@@ -106,7 +88,7 @@ async def test_a_link_plays_for_five_minutes(
 
 
 async def test_a_link_opens_nothing_else(
-    api: httpx.AsyncClient, sqlite_db: Database, blobs: Blobs, make: "Make", clock: Clock
+    api: httpx.AsyncClient, sqlite_db: Database, blobs: Blobs, make: "Make", clock: "Clock"
 ) -> None:
     """Another call, a later end, another name or another signature: refused."""
     _, header = await a_key(sqlite_db, clock.now, "recordings:read")
@@ -128,7 +110,7 @@ async def test_a_link_opens_nothing_else(
 
 
 async def test_a_link_ends_with_its_key(
-    api: httpx.AsyncClient, sqlite_db: Database, blobs: Blobs, make: "Make", clock: Clock
+    api: httpx.AsyncClient, sqlite_db: Database, blobs: Blobs, make: "Make", clock: "Clock"
 ) -> None:
     """A link of a key that was revoked plays no more; a server's former key still opens what it signed."""
     key_id, header = await a_key(sqlite_db, clock.now, "recordings:read")
@@ -153,7 +135,7 @@ async def test_a_link_ends_with_its_key(
     ],
 )
 async def test_who_gets_a_link(
-    api: httpx.AsyncClient, sqlite_db: Database, blobs: Blobs, make: "Make", clock: Clock,
+    api: httpx.AsyncClient, sqlite_db: Database, blobs: Blobs, make: "Make", clock: "Clock",
     scopes: tuple[str, ...], body: dict[str, int] | None, status: int,
 ) -> None:  # fmt: skip
     """A key that may hear recordings, for at most an hour."""
