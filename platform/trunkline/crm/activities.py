@@ -10,7 +10,7 @@ from trunkline import events
 from trunkline.crm import fields, ledger, queries
 from trunkline.crm.ledger import Cause
 from trunkline.crm.models import Activity
-from trunkline.errors import Conflict, Invalid, NotFound
+from trunkline.errors import Conflict, Invalid
 from trunkline.kit.ids import new_id
 from trunkline.outbox.record import record
 
@@ -103,7 +103,7 @@ async def update_activity(
     What is the same already leaves no trace. Raises NotFound, or Invalid for other fields and wrong values.
     """
     fields.only("an activity", changes, FIELDS)
-    activity = await locked(session, activity_id)
+    activity = await queries.activity(session, activity_id, lock=True)
     for field, value in changes.items():
         before = read(activity, field)
         if field == "done_at" and before is not None and value is not None:
@@ -135,10 +135,3 @@ def assign(activity: Activity, field: str, value: Any) -> None:
     if field == "due_at" and value is None:
         raise Invalid("a task needs the time it is due")
     setattr(activity, field, value)
-
-
-async def locked(session: AsyncSession, activity_id: str) -> Activity:
-    found = await session.get(Activity, activity_id, with_for_update=True, populate_existing=True)
-    if found is None:
-        raise NotFound(f"no activity {activity_id}")
-    return found

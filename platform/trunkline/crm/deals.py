@@ -122,7 +122,7 @@ async def update_deal(
     fields and wrong values.
     """
     fields.only("a deal", changes, FIELDS)
-    deal = await locked(session, deal_id)
+    deal = await queries.deal(session, deal_id, lock=True)
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     for field, value in changes.items():
@@ -171,13 +171,6 @@ async def _tell(
         deal.id, deal.contact_id, deal.title, cause.source, before, after, cause.evidence
     )
     await record(session, updated, now=now)
-
-
-async def locked(session: AsyncSession, deal_id: str) -> Deal:
-    found = await session.get(Deal, deal_id, with_for_update=True, populate_existing=True)
-    if found is None:
-        raise NotFound(f"no deal {deal_id}")
-    return found
 
 
 async def _stage(session: AsyncSession, pipeline: str, stage: str) -> Stage:

@@ -4,8 +4,9 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from sqlalchemy import ScalarSelect, case, func, or_, select
+from sqlalchemy import ScalarSelect, Select, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 from sqlalchemy.sql.functions import coalesce
@@ -22,13 +23,22 @@ from trunkline.crm.models import (
     Pipeline,
 )
 from trunkline.errors import NotFound
+from trunkline.kit.db import Base
+
+Row = TypeVar("Row", bound=Base)
+
+
+async def _one(session: AsyncSession, kind: type[Row], id_: str, *, lock: bool = False) -> Row:
+    """The row of that id; with *lock*, as it is now, and as it stays until the transaction ends."""
+    found = await session.get(kind, id_, with_for_update=lock, populate_existing=lock)
+    if found is None:
+        raise NotFound(f"no {kind.__name__.lower()} {id_}")
+    return found
 
 
 async def contact(session: AsyncSession, contact_id: str) -> Contact:
     """The contact, with company and numbers; of a merged one, whom it was merged into. Raises NotFound."""
-    found = await session.get(Contact, contact_id)
-    if found is None:
-        raise NotFound(f"no contact {contact_id}")
+    found = await _one(session, Contact, contact_id)
     if found.merged_into is not None:
         return await session.get_one(Contact, found.merged_into)
     return found
@@ -197,12 +207,9 @@ async def pipelines(session: AsyncSession) -> Sequence[Pipeline]:
     return (await session.scalars(select(Pipeline).order_by(Pipeline.name))).all()
 
 
-async def deal(session: AsyncSession, deal_id: str) -> Deal:
-    """The deal. Raises NotFound."""
-    found = await session.get(Deal, deal_id)
-    if found is None:
-        raise NotFound(f"no deal {deal_id}")
-    return found
+async def deal(session: AsyncSession, deal_id: str, *, lock: bool = False) -> Deal:
+    """The deal. With *lock* it stays as it is until the transaction ends. Raises NotFound."""
+    return await _one(session, Deal, deal_id, lock=lock)
 
 
 async def deals(
@@ -240,12 +247,9 @@ async def open_deals(session: AsyncSession, contact_id: str) -> Sequence[Deal]:
     return (await session.scalars(statement)).all()
 
 
-async def activity(session: AsyncSession, activity_id: str) -> Activity:
-    """The activity. Raises NotFound."""
-    found = await session.get(Activity, activity_id)
-    if found is None:
-        raise NotFound(f"no activity {activity_id}")
-    return found
+async def activity(session: AsyncSession, activity_id: str, *, lock: bool = False) -> Activity:
+    """The activity. With *lock* it stays as it is until the transaction ends. Raises NotFound."""
+    return await _one(session, Activity, activity_id, lock=lock)
 
 
 async def activities(
@@ -277,15 +281,14 @@ async def activities(
 
 
 def _id_named(entity: str, named: tuple[str, str]) -> ScalarSelect[str]:
-    source, external_id = named
-    return (
-        select(ExternalId.entity_id)
-        .where(
-            ExternalId.entity == entity,
-            ExternalId.source == source,
-            ExternalId.external_id == external_id,
-        )
-        .scalar_subquery()
+    return _of_external_id(entity, *named).scalar_subquery()
+
+
+def _of_external_id(entity: str, source: str, external_id: str) -> Select[str]:
+    return select(ExternalId.entity_id).where(
+        ExternalId.entity == entity,
+        ExternalId.source == source,
+        ExternalId.external_id == external_id,
     )
 
 
@@ -293,13 +296,7 @@ async def by_external_id(
     session: AsyncSession, entity: str, source: str, external_id: str
 ) -> str | None:
     """Our id of what *source* calls *external_id*; *entity* is contact, deal or activity."""
-    return await session.scalar(
-        select(ExternalId.entity_id).where(
-            ExternalId.entity == entity,
-            ExternalId.source == source,
-            ExternalId.external_id == external_id,
-        )
-    )
+    return await session.scalar(_of_external_id(entity, source, external_id))
 
 
 async def external_ids(
@@ -353,12 +350,9 @@ async def changes_of(session: AsyncSession, entity: str, entity_id: str) -> Sequ
     return (await session.scalars(statement)).all()
 
 
-async def change(session: AsyncSession, change_id: str) -> Change:
-    """One row of the ledger. Raises NotFound."""
-    found = await session.get(Change, change_id)
-    if found is None:
-        raise NotFound(f"no change {change_id}")
-    return found
+async def change(session: AsyncSession, change_id: str, *, lock: bool = False) -> Change:
+    """One row of the ledger. With *lock* it stays as it is until the transaction ends. Raises NotFound."""
+    return await _one(session, Change, change_id, lock=lock)
 
 
 async def changes(

@@ -7,10 +7,10 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline import events
-from trunkline.crm import activities, contacts, deals, ledger
+from trunkline.crm import activities, contacts, deals, ledger, queries
 from trunkline.crm.ledger import Cause
 from trunkline.crm.models import Activity, Change, Deal, ExternalId
-from trunkline.errors import Conflict, NotFound, Refused
+from trunkline.errors import Conflict, Refused
 from trunkline.outbox.record import record
 
 
@@ -21,9 +21,7 @@ async def undo(session: AsyncSession, change_id: str, *, cause: Cause, now: date
     name it (Refused). Raises NotFound, or Conflict when the change is undone already or what it
     changed has changed since. Merges are taken back by ``desk.merge.undo``, since calls go back too.
     """
-    change = await session.get(Change, change_id, with_for_update=True, populate_existing=True)
-    if change is None:
-        raise NotFound(f"no change {change_id}")
+    change = await queries.change(session, change_id, lock=True)
     if change.undone_at is not None:
         raise Conflict(f"change {change_id} is undone already")
     if change.field == ledger.MERGED:
@@ -76,12 +74,12 @@ async def _undo_field(session: AsyncSession, change: Change, *, now: datetime) -
             await contacts.assign(session, contact, change.field, change.before, now=now)
             contact.updated_at = now
         case "deal":
-            deal = await deals.locked(session, change.entity_id)
+            deal = await queries.deal(session, change.entity_id, lock=True)
             _unchanged(change, getattr(deal, change.field))
             await deals.assign(session, deal, change.field, change.before, now=now)
             deal.updated_at = now
         case _:
-            activity = await activities.locked(session, change.entity_id)
+            activity = await queries.activity(session, change.entity_id, lock=True)
             _unchanged(change, activities.read(activity, change.field))
             before = change.before
             if change.field != "summary" and before is not None:
@@ -111,12 +109,12 @@ async def _undo_creation(session: AsyncSession, change: Change) -> None:
         raise Conflict(f"{change.entity} {change.entity_id} has changed since")
     row: Deal | Activity
     if change.entity == "deal":
-        row = await deals.locked(session, change.entity_id)
+        row = await queries.deal(session, change.entity_id, lock=True)
         used = select(Activity.id).where(Activity.deal_id == row.id).limit(1)
         if await session.scalar(used):
             raise Conflict(f"deal {row.id} has activities; undo those first")
     else:
-        row = await activities.locked(session, change.entity_id)
+        row = await queries.activity(session, change.entity_id, lock=True)
     # Another system that still names it makes it anew.
     await session.execute(
         delete(ExternalId).where(

@@ -13,7 +13,6 @@ from trunkline.calls.models import Call
 from trunkline.crm import fields, ledger, merging, queries
 from trunkline.crm import service as crm
 from trunkline.crm.models import Activity, Change, Contact, Deal
-from trunkline.errors import NotFound
 
 
 async def merge(
@@ -31,9 +30,7 @@ async def merge(
 
 async def undo(session: AsyncSession, change_id: str, *, cause: crm.Cause, now: datetime) -> Change:
     """Take a change back, as ``crm.service.undo`` does, and of a merge the calls too."""
-    change = await session.get(Change, change_id, with_for_update=True, populate_existing=True)
-    if change is None:
-        raise NotFound(f"no change {change_id}")
+    change = await queries.change(session, change_id, lock=True)
     if change.field != ledger.MERGED or change.after is None:
         return await crm.undo(session, change_id, cause=cause, now=now)
     back, merge_ = await merging.part(session, change, cause=cause, now=now)
