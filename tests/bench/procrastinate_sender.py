@@ -30,6 +30,10 @@ class NotInstalled(Exception):
     """Procrastinate is not there; the message says how to run with it."""
 
 
+class Late(Exception):
+    """The baseline did not send all of it in time; the message says how much."""
+
+
 def _app(conninfo: str, client: httpx.AsyncClient | None = None) -> Any:
     try:
         procrastinate = importlib.import_module("procrastinate")
@@ -66,7 +70,7 @@ async def _work(conninfo: str) -> None:
 
 
 async def sustained(conninfo: str, *, deliveries: int, workers: int) -> float:
-    """Deliveries in a second from a backlog, to four endpoints, all verified. Raises NotInstalled."""
+    """Deliveries in a second from a backlog, to four endpoints, all verified. Raises NotInstalled, Late."""
     app, sink = _app(conninfo), Sink()
     await sink.open()
     secrets = {f"live{n}": new_secret() for n in range(4)}
@@ -94,7 +98,7 @@ async def sustained(conninfo: str, *, deliveries: int, workers: int) -> float:
     ]
     try:
         if not await sink.until(lambda got: len(got) >= deliveries, within_s=180):
-            raise RuntimeError(f"only {len(sink.got)} of {deliveries} arrived")
+            raise Late(f"of the baseline only {len(sink.got)} of {deliveries} arrived in 180 s")
     finally:
         for each in running:
             each.terminate()
