@@ -617,6 +617,8 @@ async def test_the_description_fits_what_is_there(api: httpx.AsyncClient) -> Non
         "list_audit": "/v1/audit",
         "list_contacts": "/v1/contacts",
         "list_deals": "/v1/deals",
+        "list_pipelines": "/v1/pipelines",
+        "create_pipeline": "/v1/pipelines",
         "list_activities": "/v1/activities",
         "list_hooks": "/v1/hooks",
         "upsert_contact": "/v1/contacts:upsert",

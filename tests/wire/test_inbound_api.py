@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from trunkline.access import service as access
 from trunkline.access.idempotency import KEEP
 from trunkline.access.models import IdempotencyKey
 from trunkline.crm import queries
 from trunkline.crm import service as crm
-from trunkline.crm.models import Activity, Contact, Deal
+from trunkline.crm.models import Activity, Contact, Deal, Pipeline
 from trunkline.kit.blobs import BlobOptions, open_blobs
 from trunkline.kit.db import Database
 from trunkline.outbox.models import EventRow
@@ -227,6 +227,55 @@ async def test_a_push_that_cannot_be_is_refused_whole(
 
 
 # --- deals and activities ----------------------------------------------------------------------
+
+
+async def test_a_pipeline_is_made_and_deals_go_into_it(api: httpx.AsyncClient) -> None:
+    """With its stages in order; sent again under its key it is made once, and it is listed by name."""
+    body = {"name": "Care", "stages": [{"name": "new"}, {"name": "kept", "outcome": "won"}]}
+    first, again = [
+        await api.post("/v1/pipelines", json=body, headers={"Idempotency-Key": "care"})
+        for _ in range(2)
+    ]
+    care = {
+        "name": "Care",
+        "stages": [{"name": "new", "outcome": "open"}, {"name": "kept", "outcome": "won"}],
+    }
+    assert (first.status_code, first.json(), again.json()) == (201, care, care)
+    listed = (await api.get("/v1/pipelines")).json()["data"]
+    assert [each["name"] for each in listed] == ["Care", "Sales"]
+    assert listed[0] == care
+    deal = (await pushed(api, "deals", {**FIBER, "contact": None, "pipeline": "Care"}))["deal"]
+    assert (deal["pipeline"], deal["stage"]) == ("Care", "new")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        ({"name": "Sales", "stages": [{"name": "a"}]}, 409, "already"),
+        ({"name": "X", "stages": []}, 422, "stages"),
+        ({"name": "X", "stages": [{"name": "a"}, {"name": "A"}]}, 422, "a name of its own"),
+        ({"name": " ", "stages": [{"name": "a"}]}, 422, "name"),
+        ({"name": "X", "stages": [{"name": "a", "outcome": "maybe"}]}, 422, "outcome"),
+    ],
+)
+async def test_a_pipeline_that_cannot_be_is_refused(
+    api: httpx.AsyncClient, body: dict[str, Any], status: int, says: str
+) -> None:
+    """A name that is taken, no stages, two of one name, no such outcome: said, and nothing is made."""
+    answer = await api.post("/v1/pipelines", json=body)
+    assert (answer.status_code, says in answer.text) == (status, True), answer.text
+    assert len((await api.get("/v1/pipelines")).json()["data"]) == 1
+
+
+async def test_without_a_pipeline_a_deal_is_told_to_wait_for_one(
+    api: httpx.AsyncClient, db: Database
+) -> None:
+    """A fresh installation has none: the answer says what to do first."""
+    async with db.work() as session:
+        await session.execute(delete(Pipeline))
+    answer = await push(api, "deals", {**FIBER, "contact": None})
+    assert answer.status_code == 422
+    assert "there is none yet; make one first" in answer.json()["detail"]
 
 
 async def test_a_deal_follows_the_other_system(api: httpx.AsyncClient, db: Database) -> None:

@@ -3,9 +3,11 @@
 Run as a program with ``--write`` it writes the tables anew.
 """
 
+import asyncio
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -97,9 +99,6 @@ async def test_every_command_of_the_guide_works(
         _, token = await access.add_key(
             session, name="guide", scopes=list(access.KEY_SCOPES), now=now - timedelta(days=1)
         )
-        await crm.create_pipeline(
-            session, name="Sales", stages=[crm.Stage("proposal")], now=now - timedelta(days=1)
-        )
     app = create_app(
         db,
         open_blobs(BlobOptions(str(tmp_path / "blobs"))),
@@ -184,6 +183,49 @@ def test_the_python_way_to_verify(changed: bool) -> None:
     else:
         exec(snippet, names)  # noqa: S102 - our own guide
         assert names["event"]["type"] == "call.ended"
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"), [(False, "verified call.ended attempt 1"), (True, "forged:")]
+)
+async def test_the_receiver_to_try_with(tmp_path: Path, changed: bool, says: str) -> None:
+    """Run as it stands, it tells what holds from what does not, and answers so."""
+    (snippet,) = blocks("py")
+    program, port = tmp_path / "receiver.py", free_port()
+    program.write_text(snippet.replace("3000", str(port)), encoding="utf-8")
+    secret = signing.new_secret()
+    headers = signing.headers(BODY, event_id="evt_1", at=utc_now(), secrets=[secret])
+    body = BODY.replace(b"call", b"cell") if changed else BODY
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(program), secret, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(120):
+            answer = await _post(port, body, {**headers, "trunkline-attempt": "1"})
+            assert process.stdout
+            said = await process.stdout.readline()
+    finally:
+        process.kill()
+        await process.wait()
+    assert (answer.status_code, said.decode().startswith(says)) == (400 if changed else 204, True)
+
+
+def free_port() -> int:
+    """One that nothing listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _post(port: int, body: bytes, headers: dict[str, str]) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        while True:
+            try:
+                return await client.post(
+                    f"http://127.0.0.1:{port}/", content=body, headers=headers, timeout=60
+                )
+            except httpx.ConnectError:
+                await asyncio.sleep(0.05)  # pace: it says nothing when it begins to listen
 
 
 @pytest.mark.parametrize(

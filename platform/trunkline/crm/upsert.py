@@ -258,5 +258,9 @@ async def _pipeline(session: AsyncSession, name: str | None) -> Any:
     for each in known:
         if each.name == name or (name is None and len(known) == 1):
             return each
-    names = ", ".join(each.name for each in known) or "none yet"
+    if not known:
+        raise Invalid(
+            "a new deal needs a pipeline to go into, and there is none yet; make one first"
+        )
+    names = ", ".join(each.name for each in known)
     raise Invalid(f"say which pipeline a new deal goes into; there are: {names}")
