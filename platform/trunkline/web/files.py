@@ -5,14 +5,13 @@ from collections.abc import AsyncIterator
 from fastapi import Request
 from starlette.responses import Response, StreamingResponse
 
-from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.access.models import ApiKey
 from trunkline.desk import exports, imports
 from trunkline.errors import NotFound
 from trunkline.kit.blobs import BlobMissing
 from trunkline.web.deps import Web
-from trunkline.web.people import actor
+from trunkline.web.people import note
 
 _CHUNK = 1024 * 1024
 """Bytes read from the blob store at a time."""
@@ -25,9 +24,7 @@ async def export_file(
     now = web.now()
     async with web.db.work() as session:
         key = exports.ready(await exports.get(session, export_id, by=by))
-        await access.note(
-            session, **actor(by, request), action="export.fetched", subject=export_id, now=now
-        )
+        await note(session, by, request, "export.fetched", export_id, now=now)
     try:
         size = await web.blobs.size(key)
     except BlobMissing:

@@ -5,6 +5,7 @@ The pages have two doors. With logins, a page asks for somebody whose role has i
 may do everything.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
@@ -165,15 +166,7 @@ async def open_login(
         former=request.cookies.get(COOKIE),
         now=now,
     )
-    await access.note(
-        session,
-        actor_id=user.id,
-        actor=user.name,
-        address=address_of(request),
-        action="login.opened",
-        details={"by": method},
-        now=now,
-    )
+    await note(session, user, request, "login.opened", details={"by": method}, now=now)
     return token
 
 
@@ -209,9 +202,27 @@ def address_of(request: Request) -> str:
     return request.client.host[:60] if request.client else "unknown"
 
 
-def actor(by: Person | ApiKey, request: Request) -> dict[str, Any]:
-    """Who did it, for the audit."""
-    return {"actor_id": by.id, "actor": by.name, "address": address_of(request)}
+async def note(
+    session: AsyncSession,
+    by: Person | ApiKey | User,
+    request: Request,
+    action: str,
+    subject: str | None = None,
+    details: Mapping[str, Any] | None = None,
+    *,
+    now: datetime,
+) -> None:
+    """Write into the audit that they did it, in the transaction of what they did."""
+    await access.note(
+        session,
+        actor_id=by.id,
+        actor=by.name,
+        address=address_of(request),
+        action=action,
+        subject=subject,
+        details=details,
+        now=now,
+    )
 
 
 async def note_hearing(
@@ -221,10 +232,4 @@ async def note_hearing(
     if not media.is_beginning(request, answer):
         return
     async with web.db.work() as session:
-        await access.note(
-            session,
-            **actor(by, request),
-            action="recording.heard",
-            subject=call_id,
-            now=web.now(),
-        )
+        await note(session, by, request, "recording.heard", call_id, now=web.now())

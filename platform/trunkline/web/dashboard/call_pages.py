@@ -12,7 +12,6 @@ from fastapi import APIRouter, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import RedirectResponse, Response
 
-from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.calls import review
 from trunkline.calls.filters import Filters
@@ -25,7 +24,7 @@ from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts, Web
 from trunkline.web.envelope import page_policy
 from trunkline.web.errors import status_of
-from trunkline.web.people import actor, may, note_hearing
+from trunkline.web.people import may, note, note_hearing
 from trunkline.webhooks import queries as webhooks
 from trunkline.webhooks import repair
 
@@ -98,13 +97,7 @@ async def undo_change(
             if change_id not in {line.id for line in page.changes}:
                 raise NotFound(f"this call has no change {change_id[:60]}")
             await crm.undo(session, change_id, cause=crm.Cause("person"), now=now)
-            await access.note(
-                session,
-                **actor(person, request),
-                action="change.undone",
-                subject=change_id,
-                now=now,
-            )
+            await note(session, person, request, "change.undone", change_id, now=now)
     except (Conflict, Refused) as error:
         fault = render.sentence(error)
         return await _show(request, parts, call_id, person, status=status_of(error), fault=fault)
@@ -127,13 +120,7 @@ async def resend_delivery(
             if found.delivery.subject != call_id:
                 raise NotFound(f"this call has no delivery {delivery_id[:60]}")
             await repair.resend(session, delivery_id, now=now)
-            await access.note(
-                session,
-                **actor(person, request),
-                action="delivery.resent",
-                subject=delivery_id,
-                now=now,
-            )
+            await note(session, person, request, "delivery.resent", delivery_id, now=now)
     except Conflict as error:
         fault = render.sentence(error)
         return await _show(request, parts, call_id, person, status=status_of(error), fault=fault)

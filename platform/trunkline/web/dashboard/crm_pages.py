@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.crm import queries
 from trunkline.crm import service as crm
@@ -18,7 +17,7 @@ from trunkline.web import paging
 from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import status_of
-from trunkline.web.people import actor, may
+from trunkline.web.people import may, note
 
 router = APIRouter(include_in_schema=False)
 
@@ -104,13 +103,7 @@ async def make_contact(
                 cause=_BY_HAND,
                 now=now,
             )
-            await access.note(
-                session,
-                **actor(person, request),
-                action="contact.made",
-                subject=contact.id,
-                now=now,
-            )
+            await note(session, person, request, "contact.made", contact.id, now=now)
     except (Invalid, Conflict) as error:
         return _new(person, typed, fault=render.sentence(error), status=status_of(error))
     return RedirectResponse(f"/contacts/{contact.id}?done=made", 303)
@@ -156,13 +149,7 @@ async def change_contact(
             await crm.update_contact(session, contact_id, changes, cause=_BY_HAND, now=now)
             for one in _numbers(number):
                 await crm.add_phone(session, contact_id, one, cause=_BY_HAND, now=now)
-            await access.note(
-                session,
-                **actor(person, request),
-                action="contact.changed",
-                subject=contact_id,
-                now=now,
-            )
+            await note(session, person, request, "contact.changed", contact_id, now=now)
     except (Invalid, Conflict) as error:
         fault = render.sentence(error)
         return await _contact(
@@ -218,13 +205,8 @@ async def move_deal(
     try:
         async with parts.db.work() as session:
             deal = await crm.move_deal(session, deal_id, stage, cause=_BY_HAND, now=now)
-            await access.note(
-                session,
-                **actor(person, request),
-                action="deal.moved",
-                subject=deal_id,
-                details={"stage": deal.stage},
-                now=now,
+            await note(
+                session, person, request, "deal.moved", deal_id, {"stage": deal.stage}, now=now
             )
     except Invalid as error:
         fault = render.sentence(error)
@@ -251,13 +233,7 @@ async def undo(
             if change_id not in ours:
                 raise NotFound(f"this deal has no change {change_id[:60]}")
             await crm.undo(session, change_id, cause=_BY_HAND, now=now)
-            await access.note(
-                session,
-                **actor(person, request),
-                action="change.undone",
-                subject=change_id,
-                now=now,
-            )
+            await note(session, person, request, "change.undone", change_id, now=now)
     except (Conflict, Refused) as error:
         fault = render.sentence(error)
         return await _deal(parts, deal_id, person, fault=fault, status=status_of(error))

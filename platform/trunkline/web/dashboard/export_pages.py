@@ -5,13 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.desk import exports
 from trunkline.web import files
 from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts
-from trunkline.web.people import actor, may
+from trunkline.web.people import may, note
 
 router = APIRouter(include_in_schema=False)
 
@@ -41,9 +40,7 @@ async def ask(
     now = parts.now()
     async with parts.db.work() as session:
         export = await exports.ask(session, query, by=person, bom=bom, now=now)
-        await access.note(
-            session, **actor(person, request), action="calls.exported", subject=export.id, now=now
-        )
+        await note(session, person, request, "calls.exported", export.id, now=now)
     return RedirectResponse("/calls/exports", 303)
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from starlette.responses import RedirectResponse, Response
 
-from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.crm import mapping
 from trunkline.crm.models import Import
@@ -17,7 +16,7 @@ from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import status_of
 from trunkline.web.files import errors_of_import
-from trunkline.web.people import actor, may
+from trunkline.web.people import may, note
 
 router = APIRouter(include_in_schema=False)
 
@@ -78,7 +77,7 @@ async def choose(
     try:
         async with parts.db.work() as session:
             await imports.choose(session, import_id, source=source.strip().lower(), **chosen)
-            await _note(session, parts, request, person, "import.checked", import_id)
+            await note(session, person, request, "import.checked", import_id, now=parts.now())
     except (Invalid, Conflict) as error:
         return await _page(
             parts,
@@ -100,7 +99,7 @@ async def run(
     try:
         async with parts.db.work() as session:
             await imports.run(session, import_id)
-            await _note(session, parts, request, person, "contacts.imported", import_id)
+            await note(session, person, request, "contacts.imported", import_id, now=parts.now())
     except (Invalid, Conflict) as error:
         return await _refused(parts, import_id, person, error)
     return RedirectResponse(f"/contacts/imports/{import_id}", 303)
@@ -114,7 +113,7 @@ async def stop(
     try:
         async with parts.db.work() as session:
             await imports.stop(session, import_id, by=person.name, now=parts.now())
-            await _note(session, parts, request, person, "import.stopped", import_id)
+            await note(session, person, request, "import.stopped", import_id, now=parts.now())
     except Conflict as error:
         return await _refused(parts, import_id, person, error)
     return RedirectResponse(f"/contacts/imports/{import_id}", 303)
@@ -128,7 +127,7 @@ async def discard(
     try:
         async with parts.db.work() as session:
             blob = await imports.discard(session, import_id)
-            await _note(session, parts, request, person, "import.discarded", import_id)
+            await note(session, person, request, "import.discarded", import_id, now=parts.now())
     except Conflict as error:
         return await _refused(parts, import_id, person, error)
     if blob is not None:
@@ -140,14 +139,6 @@ async def discard(
 async def errors(import_id: str, parts: Parts, person: Person = may("contacts:write")) -> Response:
     """The rows that are not imported."""
     return await errors_of_import(parts, import_id)
-
-
-async def _note(
-    session: Any, web: Web, request: Request, person: Person, action: str, import_id: str
-) -> None:
-    await access.note(
-        session, **actor(person, request), action=action, subject=import_id, now=web.now()
-    )
 
 
 async def _list(

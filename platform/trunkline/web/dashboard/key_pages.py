@@ -13,7 +13,7 @@ from trunkline.access.roles import FOR_PEOPLE, SCOPES
 from trunkline.errors import Conflict, Invalid, Refused
 from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts, Web
-from trunkline.web.people import actor, may
+from trunkline.web.people import may, note
 
 router = APIRouter(include_in_schema=False)
 
@@ -53,12 +53,13 @@ async def make_key(
             key, token = await access.add_key(
                 session, name=name, scopes=scopes, lasts=lasts, now=now
             )
-            await access.note(
+            await note(
                 session,
-                **actor(person, request),
-                action="key.made",
-                subject=key.id,
-                details={"scopes": " ".join(key.scopes)},
+                person,
+                request,
+                "key.made",
+                key.id,
+                {"scopes": " ".join(key.scopes)},
                 now=now,
             )
     except Invalid as error:
@@ -96,12 +97,13 @@ async def rotate_key(
                     f"your role, {person.role}, has no {', '.join(beyond)}, so the new key cannot be shown "
                     "to you; ask an owner"
                 )
-            await access.note(
+            await note(
                 session,
-                **actor(person, request),
-                action="key.rotated",
-                subject=key_id,
-                details={"new": key.id, "overlap_hours": overlap},
+                person,
+                request,
+                "key.rotated",
+                key_id,
+                {"new": key.id, "overlap_hours": overlap},
                 now=now,
             )
     except (Invalid, Refused, Conflict) as error:
@@ -117,9 +119,7 @@ async def revoke_key(
     now = parts.now()
     async with parts.db.work() as session:
         await access.revoke_key(session, key_id, now=now)
-        await access.note(
-            session, **actor(person, request), action="key.revoked", subject=key_id, now=now
-        )
+        await note(session, person, request, "key.revoked", key_id, now=now)
     return RedirectResponse("/keys?done=revoked", 303)
 
 

@@ -13,7 +13,6 @@ from fastapi import APIRouter, Form, Query, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import RedirectResponse, Response
 
-from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.calls import review, views
 from trunkline.calls.lifecycle import EndReason
@@ -26,7 +25,7 @@ from trunkline.profiles import queries as profiles
 from trunkline.web import paging
 from trunkline.web.dashboard import render, words
 from trunkline.web.deps import Parts, Web
-from trunkline.web.people import actor, may
+from trunkline.web.people import may, note
 from trunkline.webhooks import queries as webhooks
 
 router = APIRouter(include_in_schema=False)
@@ -181,14 +180,7 @@ async def save_view(
         view = await views.save(
             session, name=name, query=query, shared=bool(shared), by=by, now=now
         )
-        await access.note(
-            session,
-            **actor(person, request),
-            action="view.saved",
-            subject=view.id,
-            details={"name": view.name},
-            now=now,
-        )
+        await note(session, person, request, "view.saved", view.id, {"name": view.name}, now=now)
     return RedirectResponse(f"/calls?{view.query}", 303)
 
 
@@ -199,11 +191,5 @@ async def remove_view(
     """Take back one of one's own views."""
     async with parts.db.work() as session:
         await views.remove(session, view_id, by=By(person.id, person.name))
-        await access.note(
-            session,
-            **actor(person, request),
-            action="view.removed",
-            subject=view_id,
-            now=parts.now(),
-        )
+        await note(session, person, request, "view.removed", view_id, now=parts.now())
     return RedirectResponse("/calls", 303)

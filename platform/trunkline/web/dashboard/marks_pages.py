@@ -3,16 +3,14 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
-from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import RedirectResponse, Response
 
-from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.calls import review
 from trunkline.calls.review import By, Review
 from trunkline.errors import Invalid
 from trunkline.web.deps import Parts
-from trunkline.web.people import actor, may, next_page
+from trunkline.web.people import may, next_page, note
 
 router = APIRouter(include_in_schema=False)
 
@@ -23,25 +21,6 @@ Back = Annotated[str, Form(max_length=4000)]
 def _back(call_id: str, path: str) -> Response:
     where = next_page(path)
     return RedirectResponse(where if where != "/" else f"/calls/{call_id}", 303)
-
-
-async def _note(
-    session: AsyncSession,
-    parts: Parts,
-    request: Request,
-    person: Person,
-    action: str,
-    call_id: str,
-    **details: str | None,
-) -> None:
-    await access.note(
-        session,
-        **actor(person, request),
-        action=action,
-        subject=call_id,
-        details=details,
-        now=parts.now(),
-    )
 
 
 @router.post("/calls/{call_id}/review")
@@ -60,7 +39,15 @@ async def set_review(
     by = By(person.id, person.name)
     async with parts.db.work() as session:
         if await review.set_review(session, call_id, wanted, by=by, now=parts.now()):
-            await _note(session, parts, request, person, "call.review", call_id, review=wanted)
+            await note(
+                session,
+                person,
+                request,
+                "call.review",
+                call_id,
+                {"review": wanted},
+                now=parts.now(),
+            )
     return _back(call_id, back)
 
 
@@ -78,7 +65,9 @@ async def add_tag(
     async with parts.db.work() as session:
         if await review.add_tag(session, call_id, tag, by=by, now=parts.now()):
             word = review.tag_of(tag)
-            await _note(session, parts, request, person, "call.tagged", call_id, tag=word)
+            await note(
+                session, person, request, "call.tagged", call_id, {"tag": word}, now=parts.now()
+            )
     return _back(call_id, back)
 
 
@@ -94,7 +83,9 @@ async def remove_tag(
     """Take a tag off the call."""
     async with parts.db.work() as session:
         if await review.remove_tag(session, call_id, tag):
-            await _note(session, parts, request, person, "call.untagged", call_id, tag=tag)
+            await note(
+                session, person, request, "call.untagged", call_id, {"tag": tag}, now=parts.now()
+            )
     return _back(call_id, back)
 
 
@@ -114,7 +105,15 @@ async def add_comment(
         row = await review.comment(
             session, call_id, text, offset_ms=offset_ms, by=by, now=parts.now()
         )
-        await _note(session, parts, request, person, "call.commented", call_id, comment_id=row.id)
+        await note(
+            session,
+            person,
+            request,
+            "call.commented",
+            call_id,
+            {"comment_id": row.id},
+            now=parts.now(),
+        )
     return _back(call_id, back)
 
 
@@ -131,7 +130,6 @@ async def remove_comment(
     by = By(person.id, person.name)
     async with parts.db.work() as session:
         await review.remove_comment(session, call_id, comment_id, by=by)
-        await _note(
-            session, parts, request, person, "call.uncommented", call_id, comment_id=comment_id
-        )
+        details = {"comment_id": comment_id}
+        await note(session, person, request, "call.uncommented", call_id, details, now=parts.now())
     return _back(call_id, back)

@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.crm import contacts, queries
 from trunkline.crm import service as crm
@@ -14,7 +13,7 @@ from trunkline.errors import Conflict, Invalid, NotFound
 from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import status_of
-from trunkline.web.people import actor, may
+from trunkline.web.people import may, note
 
 router = APIRouter(include_in_schema=False)
 
@@ -63,12 +62,13 @@ async def merge_contacts(
             await merge.merge(session, contact_id, merged_id, cause=cause, now=now)
             if theirs:
                 await crm.update_contact(session, contact_id, theirs, cause=cause, now=now)
-            await access.note(
+            await note(
                 session,
-                **actor(person, request),
-                action="contact.merged",
-                subject=contact_id,
-                details={"merged_id": merged_id},
+                person,
+                request,
+                "contact.merged",
+                contact_id,
+                {"merged_id": merged_id},
                 now=now,
             )
     except (Invalid, Conflict) as error:
@@ -92,13 +92,7 @@ async def part(
             raise NotFound(f"this contact has no merge {change_id[:60]} to take back")
         cause = crm.Cause("person", actor=person.name)
         await merge.undo(session, change_id, cause=cause, now=now)
-        await access.note(
-            session,
-            **actor(person, request),
-            action="change.undone",
-            subject=change_id,
-            now=now,
-        )
+        await note(session, person, request, "change.undone", change_id, now=now)
     return RedirectResponse(f"/contacts/{contact_id}?done=parted", 303)
 
 

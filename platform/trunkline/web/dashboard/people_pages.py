@@ -16,12 +16,12 @@ from trunkline.kit.ids import is_id
 from trunkline.web.dashboard import door, render
 from trunkline.web.deps import Parts, Web
 from trunkline.web.people import (
-    actor,
     address_of,
     anyone,
     cookie,
     may,
     next_page,
+    note,
     open_login,
 )
 
@@ -115,7 +115,7 @@ async def log_out(request: Request, parts: Parts, person: Person = anyone()) -> 
     """End this browser's login."""
     async with parts.db.work() as session:
         await logins.end(session, person.login_id, person.id, now=parts.now())
-        await access.note(session, **actor(person, request), action="login.ended", now=parts.now())
+        await note(session, person, request, "login.ended", now=parts.now())
     return _to("/login", log_out=True)
 
 
@@ -200,14 +200,13 @@ async def accept_invite(
             if password_hash is not None:
                 await access.end_logins(session, user.id, now=parts.now())
             if password_hash is not None or known is None:
-                await access.note(
+                await note(
                     session,
-                    actor_id=user.id,
-                    actor=user.name,
-                    address=address_of(request),
-                    action="password.set" if known else "user.joined",
-                    subject=user.id,
-                    details={"role": user.role},
+                    user,
+                    request,
+                    "password.set" if known else "user.joined",
+                    user.id,
+                    {"role": user.role},
                     now=parts.now(),
                 )
     except Invalid as error:
@@ -274,9 +273,7 @@ async def change_password(
         return await _account(parts, person, fault=render.sentence(error))
     async with parts.db.work() as session:
         await access.set_password(session, person.id, password_hash, now=now)
-        await access.note(
-            session, **actor(person, request), action="password.set", subject=person.id, now=now
-        )
+        await note(session, person, request, "password.set", person.id, now=now)
     return _to("/account?done=password", await _log_in(parts, request, person.id, "password"))
 
 
@@ -290,13 +287,7 @@ async def end_one_login(
         if login_id not in {one.id for one in mine}:
             raise NotFound("you are not logged in there any more")
         await logins.end(session, login_id, person.id, now=parts.now())
-        await access.note(
-            session,
-            **actor(person, request),
-            action="login.revoked",
-            subject=login_id,
-            now=parts.now(),
-        )
+        await note(session, person, request, "login.revoked", login_id, now=parts.now())
     if login_id == person.login_id:
         return _to("/login", log_out=True)
     return _to("/account?done=login")
@@ -307,7 +298,7 @@ async def end_other_logins(request: Request, parts: Parts, person: Person = anyo
     """Log out every browser but this one."""
     async with parts.db.work() as session:
         await access.end_logins(session, person.id, now=parts.now(), but=person.login_id)
-        await access.note(session, **actor(person, request), action="logins.ended", now=parts.now())
+        await note(session, person, request, "logins.ended", now=parts.now())
     return _to("/account?done=logins")
 
 
@@ -382,12 +373,13 @@ async def invite_person(
             row, token = await access.invite(
                 session, role=role, email=email, by=person.id, now=parts.now()
             )
-            await access.note(
+            await note(
                 session,
-                **actor(person, request),
-                action="user.invited",
-                subject=row.id,
-                details={"email": row.email, "role": row.role},
+                person,
+                request,
+                "user.invited",
+                row.id,
+                {"email": row.email, "role": row.role},
                 now=parts.now(),
             )
     except Invalid as error:
@@ -432,13 +424,7 @@ async def log_somebody_out(
         await queries.user(session, user_id)
         but = person.login_id if user_id == person.id else None
         await access.end_logins(session, user_id, now=parts.now(), but=but)
-        await access.note(
-            session,
-            **actor(person, request),
-            action="user.logged_out",
-            subject=user_id,
-            now=parts.now(),
-        )
+        await note(session, person, request, "user.logged_out", user_id, now=parts.now())
     return _to("/people?done=out")
 
 
@@ -450,13 +436,7 @@ async def detach(
     async with parts.db.work() as session:
         await queries.user(session, user_id)
         await oidc.detach(session, user_id, now=parts.now())
-        await access.note(
-            session,
-            **actor(person, request),
-            action="user.detached",
-            subject=user_id,
-            now=parts.now(),
-        )
+        await note(session, person, request, "user.detached", user_id, now=parts.now())
     return _to("/people?done=detached")
 
 
@@ -475,13 +455,8 @@ async def _change(
                     await access.disable(session, user_id, now=now)
                 case _:
                     await access.enable(session, user_id)
-            await access.note(
-                session,
-                **actor(person, request),
-                action=action,
-                subject=user_id,
-                details={"role": role} if role else {},
-                now=now,
+            await note(
+                session, person, request, action, user_id, {"role": role} if role else {}, now=now
             )
     except NotFound:
         raise
@@ -502,13 +477,7 @@ async def new_link(
         _, token = await access.invite(
             session, role=user.role, email=user.email, by=person.id, now=parts.now()
         )
-        await access.note(
-            session,
-            **actor(person, request),
-            action="user.link",
-            subject=user_id,
-            now=parts.now(),
-        )
+        await note(session, person, request, "user.link", user_id, now=parts.now())
     return await _people(parts, person, link=_link(request, token), link_for=user.email)
 
 

@@ -11,7 +11,6 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.errors import Conflict, Invalid, NotFound
 from trunkline.kit import phone
@@ -23,7 +22,7 @@ from trunkline.profiles.text import example, parse, write
 from trunkline.web.dashboard import render
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import status_of
-from trunkline.web.people import actor, may
+from trunkline.web.people import may, note
 
 router = APIRouter(include_in_schema=False)
 
@@ -166,12 +165,13 @@ async def publish(
                     theirs = differences(before.body if before else {}, current.body)
                     return _meanwhile(person, owner.name, current.version, text, theirs, draft)
             version, _ = await service.put_profile(session, name=name, body=draft, now=now)
-            await access.note(
+            await note(
                 session,
-                **actor(person, request),
-                action="profile.published",
-                subject=version.profile_id,
-                details={"version": str(version.version)},
+                person,
+                request,
+                "profile.published",
+                version.profile_id,
+                {"version": str(version.version)},
                 now=now,
             )
     except (Invalid, Conflict) as error:
@@ -320,13 +320,8 @@ async def set_number(
                 timezone=timezone.strip() or None,
                 now=now,
             )
-            await access.note(
-                session,
-                **actor(person, request),
-                action="number.set",
-                subject=row.id,
-                details={"profile": owner.name},
-                now=now,
+            await note(
+                session, person, request, "number.set", row.id, {"profile": owner.name}, now=now
             )
     except (Invalid, NotFound) as error:
         typed = {"number": number, "profile": profile, "label": label, "timezone": timezone}
@@ -347,9 +342,7 @@ async def remove_number(
         if not rows:
             raise NotFound(f"there is no number {number_id[:60]}")
         await service.remove_number(session, rows[0].e164)
-        await access.note(
-            session, **actor(person, request), action="number.removed", subject=number_id, now=now
-        )
+        await note(session, person, request, "number.removed", number_id, now=now)
     return RedirectResponse("/numbers?done=gone", 303)
 
 

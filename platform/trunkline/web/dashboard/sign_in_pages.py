@@ -19,7 +19,7 @@ from trunkline.errors import NotFound, TooMany
 from trunkline.kit.oidc import OidcFailed, Provider, Reason
 from trunkline.web.dashboard import door, render
 from trunkline.web.deps import Parts, Web
-from trunkline.web.people import address_of, cookie, next_page, open_login
+from trunkline.web.people import address_of, cookie, next_page, note, open_login
 
 router = APIRouter(include_in_schema=False)
 
@@ -162,14 +162,13 @@ async def _arrive(web: Web, request: Request, who: oidc.Identity, options: SignI
     async with web.db.work() as session:
         arrived = await oidc.arrive(session, who, options, now=now)
         for action in arrived.done:
-            await access.note(
+            await note(
                 session,
-                actor_id=arrived.user.id,
-                actor=arrived.user.name,
-                address=address_of(request),
-                action=action,
-                subject=arrived.user.id,
-                details={"role": arrived.user.role, "by": "oidc"},
+                arrived.user,
+                request,
+                action,
+                arrived.user.id,
+                {"role": arrived.user.role, "by": "oidc"},
                 now=now,
             )
         return await open_login(session, request, arrived.user, method="oidc", now=now)

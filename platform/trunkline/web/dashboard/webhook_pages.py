@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import RedirectResponse, Response
 
 from trunkline import events
-from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.desk import event_log
 from trunkline.errors import Conflict, Invalid, NotFound
@@ -18,7 +17,7 @@ from trunkline.web import paging
 from trunkline.web.dashboard import render, snippets
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import status_of
-from trunkline.web.people import actor, may
+from trunkline.web.people import may, note
 from trunkline.webhooks import queries, repair, service, versions
 from trunkline.webhooks.queries import DELIVERED, FAILED, HELD, PENDING
 
@@ -113,7 +112,7 @@ async def create_endpoint(
             )
             if send_test:
                 await service.send_test(session, endpoint.id, now=now)
-            await _note(session, person, request, "endpoint.created", endpoint.id, now)
+            await note(session, person, request, "endpoint.created", endpoint.id, now=now)
     except Invalid as error:
         return _form(person, {**typed, "send_test": send_test}, fault=render.sentence(error))
     return await _endpoint(parts, endpoint.id, person, secret=secret)
@@ -248,7 +247,7 @@ async def rotate(
             overlap=timedelta(hours=overlap_h),
             now=now,
         )
-        await _note(session, person, request, "endpoint.rotated", endpoint_id, now)
+        await note(session, person, request, "endpoint.rotated", endpoint_id, now=now)
     return await _endpoint(parts, endpoint_id, person, secret=secret)
 
 
@@ -329,7 +328,9 @@ async def replay(
                     after=position,
                     now=parts.now(),
                 )
-                await _note(session, person, request, "events.replayed", endpoint_id, parts.now())
+                await note(
+                    session, person, request, "events.replayed", endpoint_id, now=parts.now()
+                )
             count += done.count
             if done.after is None:
                 return RedirectResponse(
@@ -368,7 +369,7 @@ async def delete(
         return await _endpoint(parts, endpoint_id, person, status=422, fault=fault)
     async with parts.db.work() as session:
         await service.remove_endpoint(session, endpoint_id, now=now)
-        await _note(session, person, request, "endpoint.deleted", endpoint_id, now)
+        await note(session, person, request, "endpoint.deleted", endpoint_id, now=now)
     return RedirectResponse("/webhooks?done=deleted", 303)
 
 
@@ -432,7 +433,7 @@ async def resend(
     try:
         async with parts.db.work() as session:
             await repair.resend(session, delivery_id, now=now)
-            await _note(session, person, request, "delivery.resent", delivery_id, now)
+            await note(session, person, request, "delivery.resent", delivery_id, now=now)
     except Conflict as error:
         fault = render.sentence(error)
         return await _delivery(parts, delivery_id, person, status=status_of(error), fault=fault)
@@ -477,7 +478,7 @@ async def _do(
     try:
         async with web.db.work() as session:
             told = await work(session, now)
-            await _note(session, person, request, action, endpoint_id, now)
+            await note(session, person, request, action, endpoint_id, now=now)
     except (Invalid, Conflict) as error:
         return await _endpoint(
             web,
@@ -629,14 +630,3 @@ def _families() -> list[tuple[str, list[tuple[str, str, bool]]]]:
 
 def _samples() -> dict[str, dict[str, Any]]:
     return {type_: events.sample_body(type_) for type_ in events.CATALOGUE}
-
-
-async def _note(
-    session: AsyncSession,
-    person: Person,
-    request: Request,
-    action: str,
-    subject: str,
-    now: datetime,
-) -> None:
-    await access.note(session, **actor(person, request), action=action, subject=subject, now=now)

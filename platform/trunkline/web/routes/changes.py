@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
-from trunkline.access import service as access
 from trunkline.access.models import ApiKey
 from trunkline.crm import queries
 from trunkline.crm.service import Cause
@@ -19,7 +18,7 @@ from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
 from trunkline.web.paging import NextCursor, PageCursor
-from trunkline.web.people import actor
+from trunkline.web.people import note
 from trunkline.web.routes.pushed import DEAL_ID, Limit
 
 router = APIRouter(prefix="/v1", tags=["changes"])
@@ -139,9 +138,7 @@ async def undo_change(
     async def work(session: AsyncSession) -> tuple[int, BaseModel]:
         now = parts.now()
         back = await merge.undo(session, change_id, cause=Cause("api", actor=key.name), now=now)
-        await access.note(
-            session, **actor(key, request), action="change.undone", subject=change_id, now=now
-        )
+        await note(session, key, request, "change.undone", change_id, now=now)
         await session.flush()
         change = await queries.change(session, change_id)
         return 200, Undone(

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response, StreamingResponse
 
-from trunkline.access import service as access
 from trunkline.access.models import ApiKey
 from trunkline.crm.models import Import, ImportFault
 from trunkline.desk import imports
@@ -20,7 +19,7 @@ from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.files import errors_of_import
 from trunkline.web.once import DoOnce
-from trunkline.web.people import actor
+from trunkline.web.people import note
 
 router = APIRouter(prefix="/v1", tags=["contacts"])
 
@@ -159,9 +158,7 @@ async def import_contacts(
             on_match=on_match,
             then="checking" if dry_run else "running",
         )
-        await access.note(
-            session, **actor(key, request), action="contacts.imported", subject=row.id, now=now
-        )
+        await note(session, key, request, "contacts.imported", row.id, now=now)
         await parts.blobs.put(imports.new_blob(import_id), bytes(raw))
         return 202, _out(row)
 
@@ -197,13 +194,7 @@ async def run_import(
 
     async def work(session: AsyncSession) -> tuple[int, BaseModel]:
         row = await imports.run(session, import_id)
-        await access.note(
-            session,
-            **actor(key, request),
-            action="contacts.imported",
-            subject=row.id,
-            now=parts.now(),
-        )
+        await note(session, key, request, "contacts.imported", row.id, now=parts.now())
         return 202, _out(row)
 
     return await once.run(work)

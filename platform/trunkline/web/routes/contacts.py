@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
-from trunkline.access import service as access
 from trunkline.access.models import ApiKey
 from trunkline.crm import models, queries, upsert
 from trunkline.crm.service import Cause
@@ -22,7 +21,7 @@ from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
 from trunkline.web.paging import NextCursor, PageCursor
-from trunkline.web.people import actor
+from trunkline.web.people import note
 from trunkline.web.routes.pushed import (
     CONTACT_ID,
     Limit,
@@ -307,12 +306,13 @@ async def merge_contacts(
         contact, change = await merge.merge(
             session, contact_id, body.merged_id, cause=cause, now=now
         )
-        await access.note(
+        await note(
             session,
-            **actor(key, request),
-            action="contact.merged",
-            subject=contact_id,
-            details={"merged_id": body.merged_id},
+            key,
+            request,
+            "contact.merged",
+            contact_id,
+            {"merged_id": body.merged_id},
             now=now,
         )
         shown = await _out(session, contact)

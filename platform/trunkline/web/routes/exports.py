@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
-from trunkline.access import service as access
 from trunkline.access.models import ApiKey
 from trunkline.calls.models import Export
 from trunkline.desk import exports
@@ -17,7 +16,7 @@ from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
-from trunkline.web.people import actor
+from trunkline.web.people import note
 
 router = APIRouter(prefix="/v1", tags=["calls"])
 
@@ -77,9 +76,7 @@ async def export_calls(
     async def work(session: AsyncSession) -> tuple[int, BaseModel]:
         now = parts.now()
         export = await exports.ask(session, body.query, by=key, bom=body.bom, now=now)
-        await access.note(
-            session, **actor(key, request), action="calls.exported", subject=export.id, now=now
-        )
+        await note(session, key, request, "calls.exported", export.id, now=now)
         return 202, _out(export)
 
     return await once.run(work)

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
-from trunkline.access import service as access
 from trunkline.access.models import ApiKey
 from trunkline.calls import review
 from trunkline.calls.review import By, Review
@@ -16,7 +15,7 @@ from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce
-from trunkline.web.people import actor
+from trunkline.web.people import note
 from trunkline.web.routes.calls import CallId
 
 router = APIRouter(prefix="/v1", tags=["calls"])
@@ -111,13 +110,8 @@ async def set_review(
     async with parts.db.work() as session:
         now = parts.now()
         if await review.set_review(session, call_id, body.review, by=by_key(key), now=now):
-            await access.note(
-                session,
-                **actor(key, request),
-                action="call.review",
-                subject=call_id,
-                details={"review": body.review},
-                now=now,
+            await note(
+                session, key, request, "call.review", call_id, {"review": body.review}, now=now
             )
         return Marks.model_validate(await review.marks(session, call_id))
 
@@ -137,13 +131,8 @@ async def add_tag(
     async with parts.db.work() as session:
         now = parts.now()
         if await review.add_tag(session, call_id, tag, by=by_key(key), now=now):
-            await access.note(
-                session,
-                **actor(key, request),
-                action="call.tagged",
-                subject=call_id,
-                details={"tag": review.tag_of(tag)},
-                now=now,
+            await note(
+                session, key, request, "call.tagged", call_id, {"tag": review.tag_of(tag)}, now=now
             )
         return Marks.model_validate(await review.marks(session, call_id))
 
@@ -163,12 +152,13 @@ async def remove_tag(
     async with parts.db.work() as session:
         now = parts.now()
         if await review.remove_tag(session, call_id, tag):
-            await access.note(
+            await note(
                 session,
-                **actor(key, request),
-                action="call.untagged",
-                subject=call_id,
-                details={"tag": tag[: review.LONGEST_TAG]},
+                key,
+                request,
+                "call.untagged",
+                call_id,
+                {"tag": tag[: review.LONGEST_TAG]},
                 now=now,
             )
         return Marks.model_validate(await review.marks(session, call_id))
@@ -193,13 +183,8 @@ async def add_comment(
         written = await review.comment(
             session, call_id, body.text, offset_ms=body.offset_ms, by=by_key(key), now=now
         )
-        await access.note(
-            session,
-            **actor(key, request),
-            action="call.commented",
-            subject=call_id,
-            details={"comment_id": written.id},
-            now=now,
+        await note(
+            session, key, request, "call.commented", call_id, {"comment_id": written.id}, now=now
         )
         return 201, Comment.model_validate(written)
 

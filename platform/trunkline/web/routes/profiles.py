@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
-from trunkline.access import service as access
 from trunkline.access.models import ApiKey
 from trunkline.errors import Conflict, Invalid, NotFound
 from trunkline.profiles import models, queries, service, text
@@ -21,7 +20,7 @@ from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import documented
 from trunkline.web.once import DoOnce, Once
 from trunkline.web.paging import Limit, LongLimit, NextCursor, PageCursor
-from trunkline.web.people import actor
+from trunkline.web.people import note
 
 router = APIRouter(prefix="/v1", tags=["profiles"])
 
@@ -221,12 +220,13 @@ async def _publish(
         await _still(session, name, if_match)
         version, before = await service.put_profile(session, name=name, body=body, now=now)
         if before is None or before.version != version.version:
-            await access.note(
+            await note(
                 session,
-                **actor(key, request),
-                action="profile.published",
-                subject=version.profile_id,
-                details={"version": str(version.version)},
+                key,
+                request,
+                "profile.published",
+                version.profile_id,
+                {"version": str(version.version)},
                 now=now,
             )
         changes = _changes(before, version) if before else []

@@ -6,7 +6,6 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from trunkline.access import service as access
 from trunkline.access.models import ApiKey
 from trunkline.calls import views
 from trunkline.calls.models import View
@@ -16,7 +15,7 @@ from trunkline.web.auth import needs
 from trunkline.web.deps import Parts
 from trunkline.web.errors import documented
 from trunkline.web.paging import Limit, NextCursor, PageCursor
-from trunkline.web.people import actor
+from trunkline.web.people import note
 from trunkline.web.routes.marks import by_key
 
 router = APIRouter(prefix="/v1", tags=["calls"])
@@ -123,14 +122,7 @@ async def save_view(
             by=by_key(key),
             now=now,
         )
-        await access.note(
-            session,
-            **actor(key, request),
-            action="view.saved",
-            subject=view.id,
-            details={"name": view.name},
-            now=now,
-        )
+        await note(session, key, request, "view.saved", view.id, {"name": view.name}, now=now)
         return _out(view, key)
 
 
@@ -147,11 +139,6 @@ async def remove_view(
     """Takes back one of the key's own; somebody else's is not found."""
     async with parts.db.work() as session:
         view = await views.remove(session, name, by=by_key(key))
-        await access.note(
-            session,
-            **actor(key, request),
-            action="view.removed",
-            subject=view.id,
-            details={"name": view.name},
-            now=parts.now(),
+        await note(
+            session, key, request, "view.removed", view.id, {"name": view.name}, now=parts.now()
         )
