@@ -163,7 +163,11 @@ async def test_people_who_are_there_may_be_left_alone(
         dana = await make.contact(session, now=now)
         cause = crm.Cause("person")
         await crm.update_contact(session, dana.id, {"do_not_call": True}, cause=cause, now=now)
-    text = "name,phone,do not call\nDana W,+12025550134,no\nNew,+12025550188,yes\n"
+        told = await make.contact(session, name="Told", phones=["+12025550135"], now=now)
+    text = (
+        "name,phone,do not call\nDana W,+12025550134,no\nNew,+12025550188,yes\n"
+        "Told,+12025550135,yes\n"
+    )
     for on_match, name in (("skip", "Dana Whitfield"), ("update", "Dana W")):
         await brought(db, blobs, now, text, on_match=on_match, then="running")
         await guardian(db, blobs, now).run_imports()
@@ -172,8 +176,11 @@ async def test_people_who_are_there_may_be_left_alone(
             new = await queries.contact_by_number(session, "+12025550188")
         assert (found.name, found.do_not_call) == (name, True)
         assert new is not None
-        assert new.do_not_call
+        assert (new.do_not_call, new.do_not_call_by) == (True, "Dana")
         now += S
+    async with db.look() as session:
+        found = await queries.contact(session, told.id)
+    assert (found.do_not_call_by, found.do_not_call_at) == ("Dana", now - S)
 
 
 async def test_a_row_that_points_at_two_people_fails_alone(

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +24,7 @@ from trunkline.outbox.models import EventRow
 if TYPE_CHECKING:
     from tests.conftest import Make
 
+S = timedelta(seconds=1)
 DANA = "+12025550134"
 PETER = PhoneNumber("+12025550177")
 PERSON = crm.Cause("person", actor="Kim Ito")
@@ -338,6 +339,33 @@ async def test_a_reason_for_nothing(
     with pytest.raises(Invalid, match="set do_not_call too"):
         async with sqlite_db.work() as session:
             await crm.update_contact(session, dana.id, changes, cause=PERSON, now=now)
+
+
+async def test_who_said_not_to_call_and_when(db: Database, make: "Make", now: datetime) -> None:
+    """Kept with the mark, whoever sets it: by hand, by a merge, which brings along who said so before, or by
+    taking back that they may be called; a new reason does not make it somebody else's."""
+    maria, jon = crm.Cause("person", actor="Maria"), crm.Cause("person", actor="Jon")
+    marked = {"do_not_call": True, "do_not_call_reason": "Asked"}
+    async with db.work() as session:
+        dana = await make.contact(session)
+        await crm.update_contact(session, dana.id, marked, cause=maria, now=now)
+        again = {**marked, "do_not_call_reason": "Asked twice"}
+        await crm.update_contact(session, dana.id, again, cause=jon, now=now + S)
+        assert (dana.do_not_call_by, dana.do_not_call_at) == ("Maria", now)
+        other = await make.contact(session, name="D. Whitfield", phones=["+12025550135"])
+        await merge.merge(session, other.id, dana.id, cause=jon, now=now + 2 * S)
+        assert (other.do_not_call_by, other.do_not_call_at) == ("Maria", now)
+        lifted = {"do_not_call": False}
+        await crm.update_contact(session, other.id, lifted, cause=jon, now=now + 3 * S)
+        assert (other.do_not_call_by, other.do_not_call_at) == (None, None)
+        change = await session.scalar(
+            select(Change.id).where(Change.entity_id == other.id, Change.field == "do_not_call")
+        )
+        assert change is not None
+        await crm.undo(session, change, cause=jon, now=now + 4 * S)
+        assert (other.do_not_call_by, other.do_not_call_at) == ("Jon", now + 4 * S)
+        made = await crm.create_contact(session, name="Shy", do_not_call=True, cause=maria, now=now)
+        assert (made.do_not_call_by, made.do_not_call_at) == ("Maria", now)
 
 
 async def test_why_not_to_call(sqlite_db: Database, make: "Make", now: datetime) -> None:

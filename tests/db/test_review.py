@@ -1,11 +1,12 @@
 """What people say of a call, and what a call itself remembers for the filters of the list."""
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from trunkline.calls import queries, review, service
+from trunkline.calls import queries, review, service, views
 from trunkline.calls.lifecycle import EndReason
 from trunkline.calls.review import By, Review
 from trunkline.errors import Invalid, NotFound
@@ -159,3 +160,37 @@ async def test_what_a_call_remembers_of_itself(db: Database, make: "Make", now: 
     async with db.work() as session:
         assert await review.set_test(session, call.id, True)
         assert not await review.set_test(session, call.id, True)
+
+
+async def test_a_view_that_is_saved_twice_at_once_is_one(db: Database, now: datetime) -> None:
+    """Of two browsers that save the same name the later one's filters stay, and the list has one."""
+
+    async def save(query: str) -> str:
+        async with db.work() as session:
+            view = await views.save(
+                session, name="To review", query=query, shared=False, by=MARIA, now=now
+            )
+            return view.id
+
+    ids = await asyncio.gather(*(save(f"tag={n}") for n in range(4)))
+    async with db.look() as session:
+        (only,) = await views.seen_by(session, MARIA.id)
+    assert set(ids) == {only.id}
+    async with db.work() as session:
+        again = await views.save(
+            session, name="To review", query="tag=z", shared=True, by=MARIA, now=now + S
+        )
+    assert (again.id, again.query, again.shared, again.created_at) == (only.id, "tag=z", True, now)
+
+
+async def test_a_shared_view_outlives_whoever_kept_it(db: Database, now: datetime) -> None:
+    """Who may share views takes back anybody's, by its id; what somebody keeps for themselves nobody else
+    does, and without that right one's own alone."""
+    async with db.work() as session:
+        shared = await views.save(session, name="A", query="", shared=True, by=MARIA, now=now)
+        own = await views.save(session, name="B", query="", shared=False, by=MARIA, now=now)
+        for view_id, for_all in ((shared.id, False), ("A", True), (own.id, True)):
+            with pytest.raises(NotFound):
+                await views.remove(session, view_id, by=JON, for_all=for_all)
+        await views.remove(session, shared.id, by=JON, for_all=True)
+        assert [view.id for view in await views.seen_by(session, MARIA.id)] == [own.id]

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from trunkline.access import queries as access_queries
 from trunkline.access import service as access
-from trunkline.calls import review, search, service
+from trunkline.calls import review, search, service, views
 from trunkline.calls.lifecycle import EndReason
 from trunkline.calls.review import By, Review
 from trunkline.crm import service as crm
@@ -320,6 +321,29 @@ async def test_views(page: httpx.AsyncClient, calls: dict[str, str]) -> None:
     assert (await page.post(path)).status_code == 303
     assert (await page.post(path)).status_code == 404
     assert "My &lt;view" not in (await page.get("/calls")).text
+
+
+async def test_a_view_of_somebody_who_is_gone(
+    page: httpx.AsyncClient, db: Database, now: datetime
+) -> None:
+    """Whoever may share views can remove one that everybody sees; what others keep for themselves is
+    neither shown nor removed."""
+    maria = By("usr_gone", "Maria <Santos>")
+    async with db.work() as session:
+        await views.save(session, name="Left", query="tag=a", shared=True, by=maria, now=now)
+        own = await views.save(session, name="Own", query="", shared=False, by=maria, now=now)
+    html = (await page.get("/calls")).text
+    assert "Remove the view of Maria &lt;Santos&gt; for everybody" in html
+    (path,) = re.findall(r'action="(/calls/views/view_\w+/remove)"', html)
+    assert (await page.post(path)).status_code == 303
+    assert (await page.post(f"/calls/views/{own.id}/remove")).status_code == 404
+    assert "Left</a>" not in (await page.get("/calls")).text
+    async with db.look() as session:
+        (line,) = await access_queries.audit(session, limit=10)
+    assert (line.action, line.details) == (
+        "view.removed",
+        {"name": "Left", "owner": "Maria <Santos>"},
+    )
 
 
 async def test_the_call_page_goes_on_in_the_filtered_list(

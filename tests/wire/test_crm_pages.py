@@ -1,5 +1,6 @@
 """The pages of contacts and deals, over forms alone."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -90,17 +91,26 @@ async def test_a_person_is_made_and_changed(pages: httpx.AsyncClient, db: Databa
     path = made.headers["location"].partition("?")[0]
     again = await pages.post("/contacts/new", data={"name": "Other", "number": "+12025550177"})
     assert again.status_code == 409
-    form = {"name": "Ada King", "company": "Engines", "tags": "vip, north", "do_not_call": "true"}
+    form = {"name": "Ada King", "company": "Engines", "tags": "vip, north"}
+    form |= {"do_not_call": "true", "do_not_call_reason": "Asked in March"}
     assert (await pages.post(path, data=form)).headers["location"] == f"{path}?done=saved"
     page = (await pages.get(path)).text
     assert "Ada King" in page
-    assert "Do not call" in page
+    assert re.search(r"Not to be called: Asked in March.*Set by This machine, <time", page)
     assert "<del>Ada</del>" in page
     async with db.look() as session:
         contact = await queries.contact(session, path.rpartition("/")[2])
         actions = list(await session.scalars(select(Audit.action).order_by(Audit.id)))
     assert (contact.tags, contact.do_not_call) == (["vip", "north"], True)
-    assert actions == ["contact.made", "contact.changed"]
+    assert actions == ["contact.made", "contact.changed", "contact.do_not_call"]
+    assert "Not to be called" not in (await pages.get("/contacts")).text
+    # The box is cleared, the reason stays in its field.
+    del form["do_not_call"]
+    assert (await pages.post(path, data=form)).status_code == 303
+    assert "Not to be called" not in (await pages.get(path)).text
+    async with db.look() as session:
+        last = await session.scalar(select(Audit.action).order_by(Audit.id.desc()))
+    assert last == "contact.may_call"
 
 
 async def test_a_persons_timeline(

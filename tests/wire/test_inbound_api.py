@@ -11,6 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import delete, func, select
 
+from trunkline.access import queries as access_queries
 from trunkline.access import service as access
 from trunkline.access.idempotency import KEEP
 from trunkline.access.models import IdempotencyKey
@@ -589,6 +590,29 @@ async def test_lists_are_paged_without_gap_or_repeat(api: httpx.AsyncClient) -> 
         assert pages == 3
         full = (await api.get(f"/v1/{kind}", params={"limit": len(made)})).json()
         assert full["next_cursor"] is None
+
+
+async def test_who_said_that_somebody_is_not_to_be_called(
+    api: httpx.AsyncClient, db: Database, clock: "Clock"
+) -> None:
+    """The contact says it, with the reason and the moment; the audit has it once, however often it is
+    sent."""
+    told = {**DANA, "do_not_call": True, "do_not_call_reason": "Asked on 12 May"}
+    before = (await pushed(api, "contacts", DANA))["contact"]
+    assert (before["do_not_call_by"], before["do_not_call_at"]) == (None, None)
+    for _ in range(2):
+        contact = (await pushed(api, "contacts", told))["contact"]
+        assert (contact["do_not_call_reason"], contact["do_not_call_by"]) == (
+            "Asked on 12 May",
+            "sync",
+        )
+        assert contact["do_not_call_at"] == "2026-01-15T09:30:00Z"
+        clock.now += timedelta(minutes=1)
+    async with db.look() as session:
+        lines = await access_queries.audit(session, limit=10)
+    assert [(one.action, one.actor, one.subject, one.details) for one in lines] == [
+        ("contact.do_not_call", "sync", contact["id"], {"reason": "Asked on 12 May"})
+    ]
 
 
 async def test_a_list_finds_one_by_what_another_system_calls_it(api: httpx.AsyncClient) -> None:

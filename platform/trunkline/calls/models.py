@@ -264,7 +264,7 @@ class View(Base):
     __tablename__ = "call_views"
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    owner_id: Mapped[str] = mapped_column(String(40), index=True)
+    owner_id: Mapped[str] = mapped_column(String(40))
     owner: Mapped[str] = mapped_column(String(100))
     name: Mapped[str] = mapped_column(String(60))
     query: Mapped[str] = mapped_column(String(2000))
@@ -272,6 +272,8 @@ class View(Base):
     shared: Mapped[bool]
     """Whether everybody sees it, or its owner alone."""
     created_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_call_views_owner_id_name", "owner_id", "name", unique=True),)
 
 
 class Export(Base):

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from trunkline.calls.models import View
 from trunkline.calls.review import By
 from trunkline.errors import Invalid, NotFound
+from trunkline.kit.db import insert_for
 from trunkline.kit.ids import new_id
 
 MOST = 50
@@ -30,27 +31,35 @@ async def save(
     wanted = query.lstrip("?")
     if len(wanted) > LONGEST_QUERY or any(ord(c) < 32 for c in wanted):
         raise Invalid(f"the filters of a view may have {LONGEST_QUERY} characters; use fewer")
-    mine = select(View).where(View.owner_id == by.id)
-    view = await session.scalar(mine.where(View.name == called))
-    if view is None:
-        count = await session.scalar(select(func.count()).select_from(mine.subquery()))
-        if (count or 0) >= MOST:
-            raise Invalid(f"you have {MOST} views already; remove one first")
-        view = View(
-            id=new_id("view", now=now), owner_id=by.id, owner=by.name[:100], name=called,
-            created_at=now,
-        )  # fmt: skip
-        session.add(view)
-    view.query, view.shared = wanted, shared
-    await session.flush()
+    others = select(func.count()).where(View.owner_id == by.id, View.name != called)
+    if (await session.scalar(others) or 0) >= MOST:
+        raise Invalid(f"you have {MOST} views already; remove one first")
+    # The unique index decides, also between two that save at once.
+    upsert = insert_for(session, View).values(
+        id=new_id("view", now=now), owner_id=by.id, owner=by.name[:100], name=called,
+        query=wanted, shared=shared, created_at=now,
+    )  # fmt: skip
+    upsert = upsert.on_conflict_do_update(
+        index_elements=[View.owner_id, View.name], set_={"query": wanted, "shared": shared}
+    )
+    view: View | None = await session.scalar(
+        upsert.returning(View), execution_options={"populate_existing": True}
+    )
+    assert view is not None
     return view
 
 
-async def remove(session: AsyncSession, view_id: str, *, by: By) -> View:
-    """Take back a view, by its id or its name. Raises NotFound, also for somebody else's."""
+async def remove(session: AsyncSession, view_id: str, *, by: By, for_all: bool = False) -> View:
+    """Take back a view, by its id or its name; *for_all* also one that everybody sees, by its id: whoever
+    kept it may be gone.
+
+    Raises NotFound, also for what somebody else keeps for themselves.
+    """
     mine = select(View).where(View.owner_id == by.id)
     view = await session.scalar(mine.where(View.id == view_id))
     view = view or await session.scalar(mine.where(View.name == view_id))
+    if view is None and for_all:
+        view = await session.scalar(select(View).where(View.id == view_id, View.shared))
     if view is None:
         raise NotFound(f"you have kept no view {view_id[:LONGEST_NAME]!r}")
     await session.delete(view)

@@ -336,6 +336,8 @@ async def _change(
                 named.append(_named(after, known.id, source, now=now))
             else:
                 columns[known.id] |= _columns(name, after, companies)
+            if name == "do_not_call":
+                columns[known.id] |= {"do_not_call_by": cause.by, "do_not_call_at": now}
         # What another system calls somebody is nothing they are.
         shown = {name: both for name, both in changes.items() if name != "external_id"}
         if "company" in shown:
@@ -394,7 +396,7 @@ def _entry(
         "before": before,
         "after": after,
         "source": cause.source,
-        "actor": cause.actor and cause.actor[:100],
+        "actor": cause.by,
         "created_at": now,
     }
 
@@ -434,6 +436,8 @@ async def _make(
                 "tags": one.tags,
                 "do_not_call": one.do_not_call,
                 "do_not_call_reason": one.do_not_call_reason,
+                "do_not_call_by": cause.by if one.do_not_call else None,
+                "do_not_call_at": now if one.do_not_call else None,
                 "source": cause.source,
                 "created_at": now,
                 "updated_at": now,

@@ -49,6 +49,8 @@ async def create_contact(
         tags=fields.tags(tags),
         do_not_call=do_not_call,
         do_not_call_reason=fields.reason(do_not_call_reason),
+        do_not_call_by=cause.by if do_not_call else None,
+        do_not_call_at=now if do_not_call else None,
         source=cause.source,
         created_at=now,
         updated_at=now,
@@ -96,7 +98,7 @@ async def update_contact(
     changed: dict[str, list[Any]] = {}
     for field, value in changes.items():
         before = read(contact, field)
-        await assign(session, contact, field, value, now=now)
+        await assign(session, contact, field, value, by=cause.by, now=now)
         if (after := read(contact, field)) != before:
             changed[field] = [before, after]
     _reasoned(contact.do_not_call, changes.get("do_not_call_reason"))
@@ -137,8 +139,15 @@ def read(contact: Contact, field: str) -> Any:
 
 
 async def assign(
-    session: AsyncSession, contact: Contact, field: str, value: Any, *, now: datetime
+    session: AsyncSession,
+    contact: Contact,
+    field: str,
+    value: Any,
+    *,
+    by: str | None,
+    now: datetime,
 ) -> None:
+    """Set a field, without a trace; *by* is who does it."""
     match field:
         case "name":
             contact.name = fields.name(value)
@@ -149,6 +158,9 @@ async def assign(
         case "do_not_call":
             if not isinstance(value, bool):
                 raise Invalid("do_not_call must be true or false")
+            if value != contact.do_not_call:
+                contact.do_not_call_by = by if value else None
+                contact.do_not_call_at = now if value else None
             contact.do_not_call = value
         case "do_not_call_reason":
             contact.do_not_call_reason = fields.reason(value)

@@ -32,6 +32,11 @@ class Cause:
     """Who it was, by name: a person, or a key of the API."""
 
     @property
+    def by(self) -> str | None:
+        """The actor as rows keep it."""
+        return self.actor and self.actor[:100]
+
+    @property
     def evidence(self) -> events.Evidence | None:
         """Where in a call it was agreed to; None when no call caused it."""
         if self.call_id is None:
@@ -58,7 +63,7 @@ def write(
         before=before,
         after=after,
         source=cause.source,
-        actor=cause.actor and cause.actor[:100],
+        actor=cause.by,
         call_id=cause.call_id,
         tool_run_id=cause.tool_run_id,
         turn_id=cause.turn_id,

@@ -119,7 +119,7 @@ async def part(
         await session.refresh(one, ["phones"])
     for field, (before, after) in (change.after or {})["changes"].items():
         if contacts.read(stays, field) == after:
-            await contacts.assign(session, stays, field, before, now=now)
+            await contacts.assign(session, stays, field, before, by=None, now=now)
     back = await compensate(session, change, cause=cause, now=now)
     await session.flush()
     return back, merge_
@@ -173,6 +173,8 @@ async def _completed(
     for field, value in wanted.items():
         before = contacts.read(stays, field)
         if value != before:
-            await contacts.assign(session, stays, field, value, now=now)
+            await contacts.assign(session, stays, field, value, by=goes.do_not_call_by, now=now)
             changed[field] = [before, value]
+    if "do_not_call" in changed:
+        stays.do_not_call_at = goes.do_not_call_at  # when it was said, not when they became one
     return changed

@@ -43,6 +43,9 @@ class Contact(Base):
     tags: Mapped[list[str]]
     do_not_call: Mapped[bool] = mapped_column(default=False)
     do_not_call_reason: Mapped[str | None] = mapped_column(String(200))
+    do_not_call_by: Mapped[str | None] = mapped_column(String(100))
+    """Who said so, by the name they had then: a person, or a key of the API. None when it is not known."""
+    do_not_call_at: Mapped[datetime | None]
     merged_into: Mapped[str | None] = mapped_column(ForeignKey("contacts.id"), index=True)
     """The contact that this one turned out to be; never itself a merged one. Its numbers, calls, deals and
     activities are with that one."""

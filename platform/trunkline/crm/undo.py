@@ -29,7 +29,7 @@ async def undo(session: AsyncSession, change_id: str, *, cause: Cause, now: date
     if change.field == ledger.CREATED:
         await _undo_creation(session, change)
     else:
-        await _undo_field(session, change, now=now)
+        await _undo_field(session, change, by=cause.by, now=now)
     return await compensate(session, change, cause=cause, now=now)
 
 
@@ -61,7 +61,9 @@ async def compensate(
     return back
 
 
-async def _undo_field(session: AsyncSession, change: Change, *, now: datetime) -> None:
+async def _undo_field(
+    session: AsyncSession, change: Change, *, by: str | None, now: datetime
+) -> None:
     match change.entity:
         case "contact":
             contact = await contacts.row(session, change.entity_id)
@@ -71,7 +73,7 @@ async def _undo_field(session: AsyncSession, change: Change, *, now: datetime) -
                     "undo the merge first"
                 )
             _unchanged(change, contacts.read(contact, change.field))
-            await contacts.assign(session, contact, change.field, change.before, now=now)
+            await contacts.assign(session, contact, change.field, change.before, by=by, now=now)
             contact.updated_at = now
         case "deal":
             deal = await queries.deal(session, change.entity_id, lock=True)

@@ -96,7 +96,9 @@ async def undo_change(
             page = await call_page.page(session, call_id)
             if change_id not in {line.id for line in page.changes}:
                 raise NotFound(f"this call has no change {change_id[:60]}")
-            await crm.undo(session, change_id, cause=crm.Cause("person"), now=now)
+            await crm.undo(
+                session, change_id, cause=crm.Cause("person", actor=person.name), now=now
+            )
             await note(session, person, request, "change.undone", change_id, now=now)
     except (Conflict, Refused) as error:
         fault = render.sentence(error)

@@ -22,7 +22,6 @@ from trunkline.web.people import may, note
 router = APIRouter(include_in_schema=False)
 
 _ON_A_PAGE = 50
-_BY_HAND = crm.Cause("person")
 _DONE = {
     "saved": "Saved.",
     "made": "The contact is made.",
@@ -100,7 +99,7 @@ async def make_contact(
                 email=email.strip() or None,
                 company=company.strip() or None,
                 tags=_tags(tags),
-                cause=_BY_HAND,
+                cause=_by(person),
                 now=now,
             )
             await note(session, person, request, "contact.made", contact.id, now=now)
@@ -132,24 +131,40 @@ async def change_contact(
     company: Short = "",
     tags: Short = "",
     do_not_call: bool = Form(False),
+    do_not_call_reason: Short = "",
     person: Person = may("contacts:write"),
 ) -> Response:
     """Save what was changed; each field that did is one line of the ledger."""
     now = parts.now()
-    typed = {"name": name, "email": email, "company": company, "tags": tags, "number": number}
+    typed: dict[str, Any] = {
+        "name": name,
+        "email": email,
+        "company": company,
+        "tags": tags,
+        "number": number,
+        "do_not_call": do_not_call,
+        "do_not_call_reason": do_not_call_reason,
+    }
     try:
         async with parts.db.work() as session:
+            before = (await queries.contact(session, contact_id)).do_not_call
             changes = {
                 "name": name.strip() or None,
                 "email": email.strip() or None,
                 "company": company.strip() or None,
                 "tags": _tags(tags),
                 "do_not_call": do_not_call,
+                # Somebody who may be called has no reason not to be.
+                "do_not_call_reason": (do_not_call_reason.strip() or None) if do_not_call else None,
             }
-            await crm.update_contact(session, contact_id, changes, cause=_BY_HAND, now=now)
+            await crm.update_contact(session, contact_id, changes, cause=_by(person), now=now)
             for one in _numbers(number):
-                await crm.add_phone(session, contact_id, one, cause=_BY_HAND, now=now)
+                await crm.add_phone(session, contact_id, one, cause=_by(person), now=now)
             await note(session, person, request, "contact.changed", contact_id, now=now)
+            if do_not_call != before:
+                action = "contact.do_not_call" if do_not_call else "contact.may_call"
+                why = {"reason": do_not_call_reason.strip()} if do_not_call else {}
+                await note(session, person, request, action, contact_id, why, now=now)
     except (Invalid, Conflict) as error:
         fault = render.sentence(error)
         return await _contact(
@@ -204,7 +219,7 @@ async def move_deal(
     now = parts.now()
     try:
         async with parts.db.work() as session:
-            deal = await crm.move_deal(session, deal_id, stage, cause=_BY_HAND, now=now)
+            deal = await crm.move_deal(session, deal_id, stage, cause=_by(person), now=now)
             await note(
                 session, person, request, "deal.moved", deal_id, {"stage": deal.stage}, now=now
             )
@@ -232,7 +247,7 @@ async def undo(
             ours = {change.id for change in await queries.changes_of(session, "deal", deal_id)}
             if change_id not in ours:
                 raise NotFound(f"this deal has no change {change_id[:60]}")
-            await crm.undo(session, change_id, cause=_BY_HAND, now=now)
+            await crm.undo(session, change_id, cause=_by(person), now=now)
             await note(session, person, request, "change.undone", change_id, now=now)
     except (Conflict, Refused) as error:
         fault = render.sentence(error)
@@ -249,6 +264,10 @@ def _new(
     )
 
 
+def _by(person: Person) -> crm.Cause:
+    return crm.Cause("person", actor=person.name)
+
+
 async def _contact(
     web: Web,
     contact_id: str,
@@ -258,7 +277,7 @@ async def _contact(
     before: datetime | None = None,
     done: str | None = None,
     fault: str | None = None,
-    typed: dict[str, str] | None = None,
+    typed: dict[str, Any] | None = None,
 ) -> Response:
     async with web.db.look() as session:
         contact = await queries.contact(session, contact_id)
@@ -274,6 +293,8 @@ async def _contact(
         "company": contact.company.name if contact.company else "",
         "tags": ", ".join(contact.tags),
         "number": "",
+        "do_not_call": contact.do_not_call,
+        "do_not_call_reason": contact.do_not_call_reason or "",
     }
     return render.page(
         "contact.html",

@@ -188,8 +188,10 @@ async def save_view(
 async def remove_view(
     view_id: str, request: Request, parts: Parts, person: Person = may("calls:read")
 ) -> Response:
-    """Take back one of one's own views."""
+    """Take back a view: one's own, or, as somebody who may share one, any that everybody sees."""
+    by = By(person.id, person.name)
     async with parts.db.work() as session:
-        await views.remove(session, view_id, by=By(person.id, person.name))
-        await note(session, person, request, "view.removed", view_id, now=parts.now())
+        view = await views.remove(session, view_id, by=by, for_all=person.may("calls:write"))
+        what = {"name": view.name, "owner": view.owner}
+        await note(session, person, request, "view.removed", view.id, what, now=parts.now())
     return RedirectResponse("/calls", 303)

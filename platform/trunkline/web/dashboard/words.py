@@ -256,6 +256,8 @@ AUDIT: dict[str, str] = {
     "deliveries.recovered": N_("Sent again what a webhook endpoint had not got"),
     "contact.made": N_("Made a contact"),
     "contact.changed": N_("Changed a contact"),
+    "contact.do_not_call": N_("Said that a contact is not to be called"),
+    "contact.may_call": N_("Said that a contact may be called again"),
     "contact.merged": N_("Merged two contacts"),
     "contacts.imported": N_("Imported contacts from a file"),
     "import.checked": N_("Had a file of contacts checked"),

@@ -101,6 +101,11 @@ class ContactOut(BaseModel):
     tags: list[str] = Field(examples=[["vip"]])
     do_not_call: bool
     do_not_call_reason: str | None = Field(examples=[None])
+    do_not_call_by: str | None = Field(
+        description="Who said so, by their name then: a person, or a key of the API.",
+        examples=[None],
+    )
+    do_not_call_at: datetime | None = Field(description="When they said so.", examples=[None])
     external_ids: dict[str, str] = Field(
         description="What other systems call it, by source.", examples=[{"hubspot": "48213"}]
     )
@@ -177,6 +182,8 @@ def _shown(contact: models.Contact, external_ids: dict[str, str]) -> ContactOut:
         tags=contact.tags,
         do_not_call=contact.do_not_call,
         do_not_call_reason=contact.do_not_call_reason,
+        do_not_call_by=contact.do_not_call_by,
+        do_not_call_at=contact.do_not_call_at,
         external_ids=external_ids,
         source=contact.source,
         created_at=contact.created_at,
@@ -193,7 +200,11 @@ def _shown(contact: models.Contact, external_ids: dict[str, str]) -> ContactOut:
     },
 )  # fmt: skip
 async def upsert_contact(
-    body: ContactPush, parts: Parts, once: DoOnce, key: ApiKey = needs("contacts:write")
+    body: ContactPush,
+    request: Request,
+    parts: Parts,
+    once: DoOnce,
+    key: ApiKey = needs("contacts:write"),
 ) -> Response:
     """Found by `id`, by `external_id`, else by its numbers; made if nothing matches.
 
@@ -207,6 +218,9 @@ async def upsert_contact(
 
     async def work(session: AsyncSession) -> tuple[int, BaseModel]:
         contact, created = await upsert.upsert_contact(session, named, fields, cause=cause, now=now)
+        if contact.do_not_call_at == now:
+            why = {"reason": contact.do_not_call_reason or ""}
+            await note(session, key, request, "contact.do_not_call", contact.id, why, now=now)
         shown = ContactPushed(created=created, contact=await _out(session, contact))
         return 201 if created else 200, shown
 
