@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from trunkline.crm import fields
 from trunkline.errors import Invalid
 from trunkline.kit import phone
+from trunkline.kit.messages import N_
 from trunkline.kit.phone import PhoneNumber
 from trunkline.kit.redact import redact
 from trunkline.kit.sheets import bare
@@ -15,16 +16,16 @@ from trunkline.kit.sheets import bare
 T = TypeVar("T")
 
 TARGETS = {
-    "name": "Name",
-    "first_name": "First name",
-    "last_name": "Last name",
-    "company": "Company",
-    "email": "Email",
-    "phone": "Number",
-    "tags": "Tags",
-    "do_not_call": "Do not call",
-    "do_not_call_reason": "Why not to call",
-    "external_id": "Id in the other system",
+    "name": N_("Name"),
+    "first_name": N_("First name"),
+    "last_name": N_("Last name"),
+    "company": N_("Company"),
+    "email": N_("Email"),
+    "phone": N_("Number"),
+    "tags": N_("Tags"),
+    "do_not_call": N_("Do not call"),
+    "do_not_call_reason": N_("Why not to call"),
+    "external_id": N_("Id in the other system"),
 }
 """What a column may hold, and what it is called. Of numbers and tags there may be several columns."""
 

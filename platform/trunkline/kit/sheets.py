@@ -7,10 +7,12 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-ENCODINGS = {"utf-8": "UTF-8", "utf-16": "UTF-16", "cp1252": "Windows-1252 (Western Europe)"}
+from trunkline.kit.messages import N_
+
+ENCODINGS = {"utf-8": "UTF-8", "utf-16": "UTF-16", "cp1252": N_("Windows-1252 (Western Europe)")}
 """What files come in: Python's name → what people call it."""
 
-DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+DELIMITERS = {",": N_("comma"), ";": N_("semicolon"), "\t": N_("tab"), "|": N_("bar")}
 """What stands between two cells, and what it is called."""
 
 _LONGEST_RECORD = 20

@@ -1,6 +1,6 @@
 """The web application: /v1 for programs, pages for people, /health and /ready for machines."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI
@@ -31,7 +31,7 @@ from trunkline.web.dashboard import (
     sign_in_pages,
     webhook_pages,
 )
-from trunkline.web.dashboard.language import Languages
+from trunkline.web.dashboard.language import Language, Languages
 from trunkline.web.deps import Objections, Parts, Web
 from trunkline.web.envelope import Envelope
 from trunkline.web.errors import Problem, documented
@@ -97,11 +97,12 @@ def create_app(
     *,
     needs: Sequence[Check] = (),
     objections: Objections | None = None,
+    languages: Mapping[str, Language] | None = None,
 ) -> FastAPI:
     """The ASGI application over an opened database and blob store, which stay the caller's to close.
 
     *needs* is what /ready looks at besides the database, for what else runs in this process; *objections* is
-    asked before a profile is published.
+    asked before a profile is published; *languages* are those of the pages, by default what is installed.
     """
     # The interactive docs of FastAPI load their scripts from elsewhere; nothing here may.
     app = FastAPI(
@@ -149,7 +150,7 @@ def create_app(
         app.add_middleware(Door)
     errors.install(app)
     app.add_middleware(Envelope, clock=clock)
-    app.add_middleware(Languages)
+    app.add_middleware(Languages, there_are=languages)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -319,8 +319,10 @@ def unexpected(request: Request, error: Exception) -> Response:
         request,
         500,
         "internal_error",
-        "The server met an unexpected error. Try again; if it stays, tell whoever runs the server "
-        "the request id.",
+        N_(
+            "The server met an unexpected error. Try again; if it stays, tell whoever runs the server "
+            "the request id."
+        ),
     )
 
 
@@ -330,7 +332,10 @@ async def _on_trunkline_error(request: Request, error: Exception) -> Response:
     if status == 500:
         log.error("request_failed", path=request.url.path, exc_info=error)
         return problem(
-            request, 500, error.code, "The server cannot do this; its log says why, by request id."
+            request,
+            500,
+            error.code,
+            N_("The server cannot do this; its log says why, by request id."),
         )
     headers = {"Retry-After": "2"} if status == 503 else getattr(error, "headers", None)
     if error.code == "login_needed" and _is_page(request):
@@ -358,7 +363,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     code = re.sub(r"[^a-z]+", "_", HTTPStatus(status).phrase.lower()).strip("_")
     detail, allowed = error.detail, None
     if status == 404:
-        detail = "There is nothing at this address."
+        detail = N_("There is nothing at this address.")
     elif status == 405:
         allowed = ", ".join(_methods(request.app.routes, request.url.path)) or "GET"
         detail = f"This address does not take {request.method}; it takes {allowed}."
@@ -399,7 +404,10 @@ async def _on_unstorable(request: Request, error: Exception) -> Response:
     # NUL, which PostgreSQL's text cannot hold, or half a surrogate pair, which UTF-8 cannot write.
     log.warning("request_unstorable", path=request.url.path, error=type(error).__name__)
     return problem(
-        request, 422, Invalid.code, "The request holds a character or number that cannot be stored."
+        request,
+        422,
+        Invalid.code,
+        N_("The request holds a character or number that cannot be stored."),
     )
 
 

@@ -13,8 +13,10 @@ from trunkline.crm import service as crm
 from trunkline.desk import merge, timeline
 from trunkline.errors import Conflict, Invalid, NotFound, Refused
 from trunkline.kit import phone
+from trunkline.kit.messages import N_
 from trunkline.web import paging
 from trunkline.web.dashboard import render
+from trunkline.web.dashboard.language import _
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import status_of
 from trunkline.web.people import may, note
@@ -23,12 +25,12 @@ router = APIRouter(include_in_schema=False)
 
 _ON_A_PAGE = 50
 _DONE = {
-    "saved": "Saved.",
-    "made": "The contact is made.",
-    "undone": "Undone.",
-    "moved": "Moved.",
-    "merged": "The two are one contact now.",
-    "parted": "They are two contacts again. What was changed since the merge stays as it is.",
+    "saved": N_("Saved."),
+    "made": N_("The contact is made."),
+    "undone": N_("Undone."),
+    "moved": N_("Moved."),
+    "merged": N_("The two are one contact now."),
+    "parted": N_("They are two contacts again. What was changed since the merge stays as it is."),
 }
 
 Short = Annotated[str, Form(max_length=400)]
@@ -90,7 +92,7 @@ async def make_contact(
     typed = {"name": name, "number": number, "email": email, "company": company, "tags": tags}
     try:
         if not name.strip() and not number.strip():
-            raise Invalid("a contact needs a name or a number")
+            raise Invalid(_("a contact needs a name or a number"))
         async with parts.db.work() as session:
             contact = await crm.create_contact(
                 session,

@@ -13,6 +13,7 @@ from trunkline.desk import imports
 from trunkline.errors import Conflict, Invalid
 from trunkline.kit import sheets
 from trunkline.web.dashboard import render
+from trunkline.web.dashboard.language import _
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import status_of
 from trunkline.web.files import errors_of_import
@@ -37,7 +38,7 @@ async def bring(
     """Take a file; the next page asks what its columns hold."""
     try:
         if file is None or isinstance(file, str) or not file.filename:
-            raise Invalid("choose a file first")
+            raise Invalid(_("choose a file first"))
         raw = await file.read(imports.MOST_BYTES + 1)
         sheet = await asyncio.to_thread(imports.look, raw)
     except Invalid as error:
@@ -183,7 +184,11 @@ async def _page(
         asks=row.state == "draft" or (asks and row.state == "checked"),
         columns=_columns(row, given["columns"]),
         targets=mapping.TARGETS,
-        written=f"{sheets.ENCODINGS[row.encoding]}, {sheets.DELIMITERS[row.delimiter]} between cells",
+        written=_(
+            "%(encoding)s, %(delimiter)s between cells",
+            encoding=_(sheets.ENCODINGS[row.encoding]),
+            delimiter=_(sheets.DELIMITERS[row.delimiter]),
+        ),
         given=given,
         fault=fault,
     )

@@ -11,19 +11,33 @@ from trunkline.access import service as access
 from trunkline.access.logins import Person
 from trunkline.access.roles import FOR_PEOPLE, SCOPES
 from trunkline.errors import Conflict, Invalid, Refused
+from trunkline.kit.messages import N_
 from trunkline.web.dashboard import render
+from trunkline.web.dashboard.language import _
 from trunkline.web.deps import Parts, Web
 from trunkline.web.people import may, note
 
 router = APIRouter(include_in_schema=False)
 
 _OFFERED = {name: means for name, means in SCOPES.items() if name not in FOR_PEOPLE}
-LASTS = {"": "Until it is taken back", "30": "30 days", "90": "90 days", "365": "A year"}
+LASTS = {
+    "": N_("Until it is taken back"),
+    "30": N_("30 days"),
+    "90": N_("90 days"),
+    "365": N_("A year"),
+}
 """Days that a key lasts → what the form says."""
-OVERLAPS = {"0": "not at all", "1": "1 hour more", "24": "1 day more", "168": "7 days more"}
+OVERLAPS = {
+    "0": N_("not at all"),
+    "1": N_("1 hour more"),
+    "24": N_("1 day more"),
+    "168": N_("7 days more"),
+}
 """Hours that a replaced key works → what the form says."""
 
-_DONE = {"revoked": "The key opens nothing any more."}
+_DONE = {
+    "revoked": N_("The key opens nothing any more."),
+}
 
 
 @router.get("/keys")
@@ -45,9 +59,15 @@ async def make_key(
     now = parts.now()
     try:
         if beyond := [scope for scope in scopes if not person.may(scope)]:
-            raise Invalid(f"your role, {person.role}, has no {', '.join(beyond)} to give away")
+            raise Invalid(
+                _(
+                    "your role, %(role)s, has no %(scopes)s to give away",
+                    role=person.role,
+                    scopes=", ".join(beyond),
+                )
+            )
         if days not in LASTS:
-            raise Invalid("say how long the key is to last")
+            raise Invalid(_("say how long the key is to last"))
         lasts = timedelta(days=int(days)) if days else None
         async with parts.db.work() as session:
             key, token = await access.add_key(
@@ -87,15 +107,19 @@ async def rotate_key(
     now = parts.now()
     try:
         if overlap not in OVERLAPS:
-            raise Invalid("say how long the old key is to work")
+            raise Invalid(_("say how long the old key is to work"))
         async with parts.db.work() as session:
             key, token = await access.rotate_key(
                 session, key_id, overlap=timedelta(hours=int(overlap)), now=now
             )
             if beyond := [scope for scope in key.scopes if not person.may(scope)]:
                 raise Refused(
-                    f"your role, {person.role}, has no {', '.join(beyond)}, so the new key cannot be shown "
-                    "to you; ask an owner"
+                    _(
+                        "your role, %(role)s, has no %(scopes)s, so the new key cannot be shown to you; "
+                        "ask an owner",
+                        role=person.role,
+                        scopes=", ".join(beyond),
+                    )
                 )
             await note(
                 session,

@@ -21,9 +21,11 @@ from trunkline.crm import queries as crm
 from trunkline.desk import asked, call_list
 from trunkline.desk.asked import Asked
 from trunkline.errors import Invalid, NotFound
+from trunkline.kit.messages import N_
 from trunkline.profiles import queries as profiles
 from trunkline.web import paging
 from trunkline.web.dashboard import render, words
+from trunkline.web.dashboard.language import _
 from trunkline.web.deps import Parts, Web
 from trunkline.web.people import may, note
 from trunkline.webhooks import queries as webhooks
@@ -33,15 +35,15 @@ router = APIRouter(include_in_schema=False)
 _ON_A_PAGE = 50
 
 COLUMNS = {
-    "outcome": "Outcome",
-    "started": "Started",
-    "duration": "Duration",
-    "number": "Number called",
-    "turns": "Turns",
-    "changes": "CRM changes",
-    "webhooks": "Webhooks",
-    "review": "Review",
-    "tags": "Tags",
+    "outcome": N_("Outcome"),
+    "started": N_("Started"),
+    "duration": N_("Duration"),
+    "number": N_("Number called"),
+    "turns": N_("Turns"),
+    "changes": N_("CRM changes"),
+    "webhooks": N_("Webhooks"),
+    "review": N_("Review"),
+    "tags": N_("Tags"),
 }
 """What can stand beside the caller, in this order."""
 USUAL = ("outcome", "started", "duration", "number", "changes", "webhooks")
@@ -125,7 +127,7 @@ def _known(columns: Sequence[str] | None) -> list[str]:
 
 def _own_columns(request: Request, person: Person) -> list[str]:
     """What this person has chosen in this browser; nothing when somebody else did."""
-    whose, _, names = request.cookies.get(_COOKIE, "").partition(":")
+    whose, _colon, names = request.cookies.get(_COOKIE, "").partition(":")
     return _known(names.split(".")) if whose == person.id else []
 
 
@@ -157,7 +159,7 @@ async def _choices(session: AsyncSession, person: Person, found: Asked) -> dict[
     return {
         "profiles": [(one.name, one.name) for one in await profiles.profiles(session)],
         "known_tags": [(tag, tag) for tag in await review.known_tags(session)],
-        "reasons": [(one.value, words.ENDED[one].short) for one in EndReason],
+        "reasons": [(one.value, _(words.ENDED[one].short)) for one in EndReason],
         "contact_name": contact_name,
         "views": await views.seen_by(session, person.id),
     }
@@ -174,7 +176,9 @@ async def save_view(
 ) -> Response:
     """Keep the present filters under a name, for oneself or for everybody."""
     if shared and not person.may("calls:write"):
-        raise Invalid("your role may keep views for itself only; leave out that everybody sees it")
+        raise Invalid(
+            _("your role may keep views for itself only; leave out that everybody sees it")
+        )
     by, now = By(person.id, person.name), parts.now()
     async with parts.db.work() as session:
         view = await views.save(

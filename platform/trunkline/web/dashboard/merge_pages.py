@@ -11,6 +11,7 @@ from trunkline.crm import service as crm
 from trunkline.desk import merge
 from trunkline.errors import Conflict, Invalid, NotFound
 from trunkline.web.dashboard import render
+from trunkline.web.dashboard.language import _
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import status_of
 from trunkline.web.people import may, note
@@ -110,7 +111,7 @@ async def _page(
         stays = await queries.contact(session, contact_id)
         goes = await queries.contact(session, other) if other else None
         if goes is not None and goes.id == stays.id:
-            goes, fault = None, "They are one contact already."
+            goes, fault = None, _("They are one contact already.")
         if goes is not None:
             found, moves = [], await merge.belongings(session, goes)
         else:

@@ -13,7 +13,9 @@ from trunkline.access.models import Invite, User
 from trunkline.access.roles import MEANS, Role
 from trunkline.errors import Invalid, NotFound, Refused, TooMany, TrunklineError
 from trunkline.kit.ids import is_id
+from trunkline.kit.messages import N_
 from trunkline.web.dashboard import door, render
+from trunkline.web.dashboard.language import _
 from trunkline.web.deps import Parts, Web
 from trunkline.web.people import (
     address_of,
@@ -29,12 +31,14 @@ router = APIRouter(include_in_schema=False)
 
 _ON_A_PAGE = 100
 
-_NO_PASSWORDS = "Nobody logs in by password here; use the button below."
+_NO_PASSWORDS = N_("Nobody logs in by password here; use the button below.")
 
 _DONE = {
-    "out": "They are logged out in every browser.",
-    "detached": "They are detached from the identity provider and logged out. Whoever logs in there "
-    "next with their address has this account.",
+    "out": N_("They are logged out in every browser."),
+    "detached": N_(
+        "They are detached from the identity provider and logged out. Whoever logs in there next "
+        "with their address has this account."
+    ),
 }
 
 Text = Annotated[str, Form(max_length=300)]
@@ -78,10 +82,10 @@ async def log_in(
     """Check address and password. The answer never tells which of the two was wrong."""
     if not parts.options.passwords:
         return await door.login_form(
-            parts, request, next=next_page(next), status=403, fault=_NO_PASSWORDS
+            parts, request, next=next_page(next), status=403, fault=_(_NO_PASSWORDS)
         )
     now, address, account = parts.now(), address_of(request), email.strip().lower()
-    status, fault = 401, "This address and password do not belong together."
+    status, fault = 401, _("This address and password do not belong together.")
     try:
         async with parts.db.look() as session:
             await logins.check_throttle(session, account, address, now=now)
@@ -103,7 +107,10 @@ async def log_in(
     except TooMany as error:
         status, fault = (
             429,
-            f"Too many logins failed. {str(error).partition('; ')[2].capitalize()}.",
+            _(
+                "Too many logins failed. %(remedy)s.",
+                remedy=str(error).partition("; ")[2].capitalize(),
+            ),
         )
     return await door.login_form(
         parts, request, next=next_page(next), status=status, email=email, fault=fault
@@ -135,8 +142,10 @@ async def _welcome(
         )
     if invite is None:
         raise NotFound(
-            "this link is not valid any more: it was used, is older than three days, or is incomplete; "
-            "ask whoever invited you for a new one"
+            _(
+                "this link is not valid any more: it was used, is older than three days, or is incomplete; "
+                "ask whoever invited you for a new one"
+            )
         )
     return render.page(
         "welcome.html",
@@ -178,7 +187,7 @@ async def accept_invite(
             await queries.user_by_email(session, invite.email) if invite and invite.email else None
         )
     if invite is not None and not _opens(parts, invite):
-        return await _welcome(parts, token, fault=_NO_PASSWORDS)
+        return await _welcome(parts, token, fault=_(_NO_PASSWORDS))
     address = (invite and invite.email) or email
     password_hash: str | None = None
     try:
@@ -221,7 +230,7 @@ async def accept_invite(
 async def account_page(parts: Parts, person: Person = anyone(), done: str = "") -> Response:
     """Who you are, where you are logged in, and the form for a new password."""
     if not person.login_id:
-        raise NotFound("this server runs without logins, so nobody has an account here")
+        raise NotFound(_("this server runs without logins, so nobody has an account here"))
     return await _account(parts, person, done=done)
 
 
@@ -257,7 +266,7 @@ async def change_password(
 ) -> Response:
     """Set a new password; every other browser is logged out."""
     if not parts.options.passwords:
-        raise Refused("nobody logs in by password here, so there is none to change")
+        raise Refused(_("nobody logs in by password here, so there is none to change"))
     now, address = parts.now(), address_of(request)
     try:
         async with parts.db.look() as session:
@@ -266,7 +275,7 @@ async def change_password(
         if not await asyncio.to_thread(passwords.matches, old, user.password_hash):
             async with parts.db.work() as session:
                 await logins.note_failure(session, person.email, address, now=now)
-            raise Invalid("your present password is not right")
+            raise Invalid(_("your present password is not right"))
         passwords.check(new, email=person.email)
         password_hash = await asyncio.to_thread(passwords.hashed, new)
     except (Invalid, TooMany) as error:
@@ -285,7 +294,7 @@ async def end_one_login(
     async with parts.db.work() as session:
         mine = await logins.of_user(session, person.id, now=parts.now())
         if login_id not in {one.id for one in mine}:
-            raise NotFound("you are not logged in there any more")
+            raise NotFound(_("you are not logged in there any more"))
         await logins.end(session, login_id, person.id, now=parts.now())
         await note(session, person, request, "login.revoked", login_id, now=parts.now())
     if login_id == person.login_id:
@@ -316,14 +325,17 @@ async def people_page(
 def _ways(web: Web, user: User) -> str:
     """How somebody logs in, in words."""
     options = web.options.sign_in
-    ways = []
-    if options is not None and user.oidc_issuer == options.issuer:
-        ways.append(options.label)
+    linked = options is not None and user.oidc_issuer == options.issuer
+    provider = options.label if options else ""
     if web.options.passwords and user.password_hash is not None:
-        ways.append("password")
-    if ways:
-        return "Logs in with " + " or ".join(ways)
-    return f"Has not used {options.label} yet" if options else "Needs a link for a password"
+        if linked:
+            return _("Logs in with %(provider)s or password", provider=provider)
+        return _("Logs in with password")
+    if linked:
+        return _("Logs in with %(provider)s", provider=provider)
+    if options:
+        return _("Has not used %(provider)s yet", provider=provider)
+    return _("Needs a link for a password")
 
 
 async def _people(
@@ -445,7 +457,7 @@ async def _change(
 ) -> Response:
     now = web.now()
     if not is_id("usr", user_id):
-        raise NotFound("there is nobody with this id")
+        raise NotFound(_("there is nobody with this id"))
     try:
         async with web.db.work() as session:
             match action:
@@ -473,8 +485,10 @@ async def new_link(
     async with parts.db.work() as session:
         user = await queries.user(session, user_id)
         if not parts.options.passwords and user.role != Role.OWNER:
-            raise Refused("nobody logs in by password here; only an owner may have a link instead")
-        _, token = await access.invite(
+            raise Refused(
+                _("nobody logs in by password here; only an owner may have a link instead")
+            )
+        _invite, token = await access.invite(
             session, role=user.role, email=user.email, by=person.id, now=parts.now()
         )
         await note(session, person, request, "user.link", user_id, now=parts.now())

@@ -14,12 +14,14 @@ from starlette.responses import RedirectResponse, Response
 from trunkline.access.logins import Person
 from trunkline.errors import Conflict, Invalid, NotFound
 from trunkline.kit import phone
+from trunkline.kit.messages import N_
 from trunkline.kit.phone import PhoneNumber
 from trunkline.profiles import queries, service
 from trunkline.profiles.body import TOOL_NAMES, ProfileBody, check, read
 from trunkline.profiles.diff import differences
 from trunkline.profiles.text import example, parse, write
 from trunkline.web.dashboard import render
+from trunkline.web.dashboard.language import _
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import status_of
 from trunkline.web.people import may, note
@@ -28,7 +30,9 @@ router = APIRouter(include_in_schema=False)
 
 _LONG = 200_000
 _MANY = 500
-_DONE = {"published": "Published: it answers from the next call on. Calls that run keep theirs."}
+_DONE = {
+    "published": N_("Published: it answers from the next call on. Calls that run keep theirs."),
+}
 
 PLAIN = (
     *("company", "agent_name", "greeting", "greeting_unknown", "recording_notice", "farewell"),
@@ -157,14 +161,19 @@ async def publish(
         async with parts.db.work() as session:
             owner = await queries.profile_named(session, " ".join(name.split()))
             if base == 0 and owner is not None:
-                raise Conflict(f"there is a profile {owner.name!r} already; take another name")
+                raise Conflict(
+                    _(
+                        "there is a profile %(name)s already; take another name",
+                        name=repr(owner.name),
+                    )
+                )
             if owner is not None:
-                current, _ = await queries.published(session, owner.id)
+                current, _body = await queries.published(session, owner.id)
                 if current.version != base:
                     before = await queries.version_numbered(session, owner.id, base)
                     theirs = differences(before.body if before else {}, current.body)
                     return _meanwhile(person, owner.name, current.version, text, theirs, draft)
-            version, _ = await service.put_profile(session, name=name, body=draft, now=now)
+            version, _made = await service.put_profile(session, name=name, body=draft, now=now)
             await note(
                 session,
                 person,
@@ -198,8 +207,11 @@ def _meanwhile(
         base=version,
         text=write(draft),
         theirs=theirs,
-        fault=f"Somebody published version {version} while you were writing. Nothing of yours is lost: "
-        "see what they changed, take it over below if you want it, then publish again.",
+        fault=_(
+            "Somebody published version %(version)s while you were writing. Nothing of yours is lost: "
+            "see what they changed, take it over below if you want it, then publish again.",
+            version=version,
+        ),
         status=409,
     )
 
@@ -211,7 +223,7 @@ async def version_page(
     """What it said then, and what differs from now."""
     async with parts.db.look() as session:
         owner = await queries.named(session, name)
-        current, _ = await queries.published(session, owner.id)
+        current, _body = await queries.published(session, owner.id)
         one = await queries.version_numbered(session, owner.id, min(number, 2_147_483_647))
     if one is None:
         raise NotFound(f"{owner.name!r} has no version {number}")
@@ -231,7 +243,7 @@ async def export(name: str, parts: Parts, person: Person = may("profiles:read"))
     """The file that `trunkline profile publish` takes."""
     async with parts.db.look() as session:
         owner = await queries.named(session, name)
-        _, body = await queries.published(session, owner.id)
+        _current, body = await queries.published(session, owner.id)
     headers = {"Content-Disposition": 'attachment; filename="profile.yaml"'}
     return Response(write(body), media_type="application/yaml", headers=headers)
 
@@ -283,8 +295,8 @@ async def numbers_page(
 ) -> Response:
     """Our numbers and who answers each."""
     told = {
-        "saved": "Saved. LiveKit learns of a new number by: trunkline sip apply",
-        "gone": "Removed.",
+        "saved": _("Saved. LiveKit learns of a new number by: trunkline sip apply"),
+        "gone": _("Removed."),
     }
     return await _numbers(parts, person, done=told.get(done, ""))
 
@@ -309,7 +321,7 @@ async def set_number(
             region = before[0].region if before else service.region_of(ours)
             if region is None:
                 raise Invalid(
-                    "this number belongs to no country; add it with: trunkline number set"
+                    _("this number belongs to no country; add it with: trunkline number set")
                 )
             row = await service.assign_number(
                 session,

@@ -16,8 +16,10 @@ from trunkline.access import oidc
 from trunkline.access import service as access
 from trunkline.access.options import SignInOptions
 from trunkline.errors import NotFound, TooMany
+from trunkline.kit.messages import N_
 from trunkline.kit.oidc import OidcFailed, Provider, Reason
 from trunkline.web.dashboard import door, render
+from trunkline.web.dashboard.language import _
 from trunkline.web.deps import Parts, Web
 from trunkline.web.people import address_of, cookie, next_page, note, open_login
 
@@ -38,30 +40,52 @@ Word = Annotated[str | None, Query(max_length=4000)]
 SAYS: dict[Reason, tuple[int, str]] = {
     "unreachable": (
         502,
-        "{label} does not answer; try again in a minute, and if it stays so tell whoever runs this server.",
+        N_(
+            "%(label)s does not answer; try again in a minute, and if it stays so tell whoever "
+            "runs this server."
+        ),
     ),
-    "issuer": (502, "{label} is not set up right here; ask whoever runs this server to run “doctor”."),
+    "issuer": (
+        502,
+        N_("%(label)s is not set up right here; ask whoever runs this server to run “doctor”."),
+    ),
     "metadata": (
         502,
-        "{label} is not set up right here; ask whoever runs this server to run “doctor”.",
+        N_("%(label)s is not set up right here; ask whoever runs this server to run “doctor”."),
     ),
     "secret": (
         502,
-        "{label} refuses this server's client id and secret; ask whoever runs this server to correct them.",
+        N_(
+            "%(label)s refuses this server's client id and secret; ask whoever runs this server "
+            "to correct them."
+        ),
     ),
-    "code": (401, "This log-in was used already or took too long; begin again."),
-    "refused": (502, "{label} refused to say who you are; begin again, and if it stays so tell "
-                "whoever runs this server."),
+    "code": (
+        401,
+        N_("This log-in was used already or took too long; begin again."),
+    ),
+    "refused": (
+        502,
+        N_(
+            "%(label)s refused to say who you are; begin again, and if it stays so tell whoever "
+            "runs this server."
+        ),
+    ),
     "clock": (
         502,
-        "The clocks of {label} and this server differ; ask whoever runs this server to set its clock by NTP.",
+        N_(
+            "The clocks of %(label)s and this server differ; ask whoever runs this server to set "
+            "its clock by NTP."
+        ),
     ),
     "token": (
         502,
-        "What {label} answered is not to be trusted, so nobody was logged in; begin again, and if it "
-        "stays so tell whoever runs this server.",
+        N_(
+            "What %(label)s answered is not to be trusted, so nobody was logged in; begin again, "
+            "and if it stays so tell whoever runs this server."
+        ),
     ),
-}  # fmt: skip
+}
 """Why the provider gave nobody → status, and what somebody in front of the page can do."""
 
 
@@ -127,7 +151,7 @@ async def come_back(
             session, state=state or "", browser=request.cookies.get(BROWSER), now=parts.now()
         )
     if attempt is None:
-        says = (
+        says = _(
             "This log-in was begun in another browser, was used already, or took longer than ten minutes; "
             "begin again."
         )
@@ -178,13 +202,18 @@ async def _not_given(
     web: Web, request: Request, options: SignInOptions, error: str | None, *, next: str
 ) -> Response:
     if error in ("access_denied", "login_required", "interaction_required", "consent_required"):
-        says = f"You were not logged in at {options.label}: it was stopped there; begin again if you want to."
+        says = _(
+            "You were not logged in at %(label)s: it was stopped there; begin again if you want to.",
+            label=options.label,
+        )
         return await _refused(web, request, "denied", says, status=403, next=next)
     word = error if error and _OWN_ERROR.fullmatch(error) else "no code"
     log.warning("sign_in_failed", reason="refused", detail=word)
-    says = (
-        f"{options.label} did not let you through ({word}); begin again, and if it stays so tell "
-        "whoever runs this server."
+    says = _(
+        "%(label)s did not let you through (%(word)s); begin again, and if it stays so tell "
+        "whoever runs this server.",
+        label=options.label,
+        word=word,
     )
     return await _refused(
         web, request, "refused", render.sentence(Exception(says)), status=502, next=next
@@ -196,7 +225,7 @@ async def _failed(
 ) -> Response:
     log.warning("sign_in_failed", reason=error.reason, detail=str(error))
     status, says = SAYS[error.reason]
-    words = render.sentence(Exception(says.format(label=options.label)))
+    words = render.sentence(Exception(_(says, label=options.label)))
     return await _refused(web, request, error.reason, words, status=status, next=next)
 
 

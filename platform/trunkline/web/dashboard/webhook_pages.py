@@ -13,8 +13,11 @@ from trunkline import events
 from trunkline.access.logins import Person
 from trunkline.desk import event_log
 from trunkline.errors import Conflict, Invalid, NotFound
+from trunkline.kit.messages import N_
 from trunkline.web import paging
 from trunkline.web.dashboard import render, snippets
+from trunkline.web.dashboard.format import whole
+from trunkline.web.dashboard.language import _, ngettext
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import status_of
 from trunkline.web.people import may, note
@@ -31,13 +34,13 @@ _PARTS_AT_ONCE = 10
 _NO_STORE = {"Cache-Control": "no-store"}
 _STATES = (PENDING, HELD, DELIVERED, FAILED)
 _DONE = {
-    "saved": "Saved.",
-    "on": "Switched on. What waited is sent now.",
-    "off": "Switched off. New events pass it by until it is on again.",
-    "test": "A test is on its way. Reload in a moment to see what came back.",
-    "sample": "The sample is on its way. Reload in a moment to see what came back.",
-    "resent": "Sent again. Reload in a moment to see what came back.",
-    "deleted": "The endpoint is deleted. Its deliveries stay in the log.",
+    "saved": N_("Saved."),
+    "on": N_("Switched on. What waited is sent now."),
+    "off": N_("Switched off. New events pass it by until it is on again."),
+    "test": N_("A test is on its way. Reload in a moment to see what came back."),
+    "sample": N_("The sample is on its way. Reload in a moment to see what came back."),
+    "resent": N_("Sent again. Reload in a moment to see what came back."),
+    "deleted": N_("The endpoint is deleted. Its deliveries stay in the log."),
 }
 
 Text = Annotated[str, Form(max_length=2000)]
@@ -316,7 +319,7 @@ async def replay(
     try:
         first, last = _moment(since), _moment(until) if until.strip() else None
         # Each part in its own transaction, so that deliveries begin while the rest is made.
-        for _ in range(_PARTS_AT_ONCE):
+        for _part in range(_PARTS_AT_ONCE):
             async with parts.db.work() as session:
                 done = await repair.replay(
                     session,
@@ -365,7 +368,7 @@ async def delete(
         endpoint = await queries.endpoint(session, endpoint_id)
     host = urlsplit(endpoint.url).hostname or endpoint.id
     if confirm.strip().lower() != host:
-        fault = f"Nothing was deleted: type {host} to confirm."
+        fault = _("Nothing was deleted: type %(host)s to confirm.", host=host)
         return await _endpoint(parts, endpoint_id, person, status=422, fault=fault)
     async with parts.db.work() as session:
         await service.remove_endpoint(session, endpoint_id, now=now)
@@ -574,9 +577,14 @@ def _fields(typed: Mapping[str, Any]) -> service.EndpointFields:
     """What was typed, as the service takes it. Raises Invalid for a number that is none."""
     rate = typed["rate"].strip()
     if rate and not rate.isdecimal():
-        raise Invalid(f"the rate limit is a whole number of deliveries a second, not {rate[:20]!r}")
+        raise Invalid(
+            _(
+                "the rate limit is a whole number of deliveries a second, not %(rate)s",
+                rate=repr(rate[:20]),
+            )
+        )
     if not typed["events"]:
-        raise Invalid("choose at least one event")
+        raise Invalid(_("choose at least one event"))
     return {
         "url": typed["url"].strip(),
         "description": typed["description"].strip() or None,
@@ -595,7 +603,7 @@ def _headers(text: str) -> dict[str, str]:
         name, colon, value = line.partition(":")
         if not colon:
             # The line itself is not told: it may be a password.
-            raise Invalid("write each header on a line of its own, as name: value")
+            raise Invalid(_("write each header on a line of its own, as name: value"))
         found[name.strip()] = value.strip()
     return found
 
@@ -606,17 +614,36 @@ def _moment(text: str) -> datetime:
         found = datetime.fromisoformat(text.strip())
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise Invalid(f"{text[:40]!r} is no date and time; write 2026-01-15T09:30 (UTC)") from None
+        raise Invalid(
+            _(
+                "%(text)s is no date and time; write 2026-01-15T09:30 (UTC)",
+                text=repr(text[:40]),
+            )
+        ) from None
 
 
 def _counted(done: str) -> str:
     """What ``recovered-12`` says."""
-    verb, _, count = done.partition("-")
-    said = {"recovered": "being sent again", "replayed": "on their way"}.get(verb)
-    if said is None or not count.isdecimal():
+    verb, _dash, count = done.partition("-")
+    if not count.isdecimal():
         return ""
     number = int(count)
-    return f"{number:,} {'delivery is' if number == 1 else 'deliveries are'} {said}."
+    shown = whole(number)
+    if verb == "recovered":
+        return ngettext(
+            "%(count)s delivery is being sent again.",
+            "%(count)s deliveries are being sent again.",
+            number,
+            count=shown,
+        )
+    if verb == "replayed":
+        return ngettext(
+            "%(count)s delivery is on its way.",
+            "%(count)s deliveries are on their way.",
+            number,
+            count=shown,
+        )
+    return ""
 
 
 def _families() -> list[tuple[str, list[tuple[str, str, bool]]]]:

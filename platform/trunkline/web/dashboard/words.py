@@ -200,6 +200,7 @@ NAMES = {
     "source": N_("Source"),
     "text": N_("Text"),
     "pending": N_("Pending"),
+    "held": N_("Held"),
     "delivered": N_("Delivered"),
     "failed": N_("Failed"),
     "queued": N_("Queued"),
@@ -232,6 +233,14 @@ NAMES = {
     "voicemail": N_("Voicemail"),
 }
 """Roles, kinds, states, fields, tools: our own name for a thing → its words, the same in English."""
+
+ROLES = {
+    "owner": N_("owner"),
+    "manager": N_("manager"),
+    "integrator": N_("integrator"),
+    "viewer": N_("viewer"),
+}
+"""Roles within a line of text."""
 
 AUDIT: dict[str, str] = {
     "recording.heard": N_("Listened to a recording"),

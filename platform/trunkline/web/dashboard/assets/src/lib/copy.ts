@@ -1,7 +1,7 @@
 // `<code data-copy>` gets a button that copies it, or what data-copy says.
 import { enhance } from "./enhance";
 
-/** The words of the button, from the page, so that they can be translated. */
+/** The words of the button, from the page, in its language. */
 const words = document.body.dataset;
 
 export function offerCopies(): void {
@@ -10,8 +10,8 @@ export function offerCopies(): void {
       const button = document.createElement("button");
       button.type = "button";
       button.className = "copy";
-      button.setAttribute("aria-label", `${words["wordCopy"] ?? "Copy"} ${thing.textContent}`);
-      button.title = words["wordCopy"] ?? "Copy";
+      button.setAttribute("aria-label", (words["wordCopyThis"] ?? "{thing}").replace("{thing}", () => thing.textContent ?? ""));
+      button.title = words["wordCopy"] ?? "";
       button.addEventListener("click", () => void copy(thing, button));
       thing.after(button);
     }
@@ -22,7 +22,7 @@ async function copy(thing: HTMLElement, button: HTMLButtonElement): Promise<void
   try {
     await navigator.clipboard.writeText(thing.dataset["copy"] || (thing.textContent ?? "").trim());
     button.dataset["done"] = "";
-    announce(words["wordCopied"] ?? "Copied");
+    announce(words["wordCopied"] ?? "");
     setTimeout(() => delete button.dataset["done"], 1500);
   } catch {
     getSelection()?.selectAllChildren(thing); // without https there is no clipboard: marked, it can be copied

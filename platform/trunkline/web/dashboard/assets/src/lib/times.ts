@@ -1,5 +1,9 @@
 // Times in the viewer's zone; the exact one, and UTC, on hover.
 
+/** The page's language, as the viewer's browser writes it: en-GB for a page in English, if they read that. */
+const page = document.documentElement.lang;
+const locale = navigator.languages.find((one) => one.split("-")[0] === page.split("-")[0]) ?? page;
+
 const clock = { hour: "2-digit", minute: "2-digit" } as const;
 const day = { day: "numeric", month: "short" } as const;
 const styles: Record<string, Intl.DateTimeFormatOptions> = {
@@ -15,8 +19,8 @@ export function showLocalTimes(root: ParentNode): void {
     const at = new Date(time.dateTime);
     const style = styles[time.dataset["style"] ?? ""] ?? styles["short"]!;
     const otherYear = at.getFullYear() !== new Date().getFullYear();
-    time.textContent = at.toLocaleString(undefined, otherYear ? { ...style, year: "numeric" } : style);
-    time.title = `${at.toLocaleString(undefined, styles["full"])} (${time.title})`;
+    time.textContent = at.toLocaleString(locale, otherYear ? { ...style, year: "numeric" } : style);
+    time.title = `${at.toLocaleString(locale, styles["full"])} (${time.title})`;
     time.dataset["local"] = "";
   }
 }
