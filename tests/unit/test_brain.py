@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trunkline.sandbox.brain import Brain, BrainFileError, Reply
+from trunkline.sandbox.brain import Brain, Reply
+from trunkline.sandbox.brain_file import BrainFileError
 
 BRAIN = Brain.load()
 PROMPT = """You are Robin, who answers the telephone for Harbor Fiber.

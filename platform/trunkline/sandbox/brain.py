@@ -2,66 +2,35 @@
 
 It answers an OpenAI chat completions request from its messages and its tools alone, so the same
 request gets the same reply, whatever was asked before. What it understands (intents, slots) and
-what it answers (rules) is in ``brain.toml``:
-
-``intents``  phrases in JSGF, the grammar format of the recogniser: ``(a | b)``, ``[a]``, ``<slot>``.
-``slots``    the values that a slot may have, as they are written; spoken in lower case.
-``small``, ``guard``, ``rewrite``  words to ignore, words that forbid a loose match, spellings.
-``keys``     the intents that keys on the telephone stand for (a user turn ``[keys 2]``).
-``facts``, ``defaults``  what to read from the system prompt, and what stands for it if absent.
-``outcomes``  per tool, the patterns that say what its output means; all else is ``failed``.
-``start``, ``idle``, ``turn``, ``result``  rules, by what came last: nothing, the agent's own
-words, the caller's words, a tool's output. The first rule that fits answers.
-
-A rule fits if its conditions hold and its templates can be filled:
-
-``intent``   what the caller said last (one name or a list; ``unknown`` if nothing known).
-``earlier``  an intent among everything the caller said before.
-``has``, ``lacks``  variables that must (not) be there.
-``after``, ``heard``, ``output``  patterns searched in the agent's last words, in the caller's, in
-the tool's output. The agent's may be cut short by an interruption: test how they begin.
-``result``   ``tool.outcome`` of the first call of the last response; ``*`` for any.
-``along``    a tool called in that same response.
-
-It then answers with ``say``, ``call`` or both. A call is ``tool``, ``with`` (its arguments) and
-``optional``; without a tool that is not optional ``otherwise`` is said instead of all.
-
-Variables in templates are slots, facts, the groups of outcomes (the latest successful call
-counts), ``tool.argument`` of those calls, ``today`` and ``tomorrow`` (dates, by the fact ``now``),
-``heard`` (the caller's last words), ``spoken`` (the agent's) and ``output`` (the tool's).
-``{variable|filter}`` changes them, see ``_FILTERS``.
+what it answers (rules) is in ``brain.toml``; ``brain_file`` tells what that may hold.
 """
 
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from trunkline.errors import Misconfigured
-
-UNKNOWN = "unknown"
-"""The intent of words that no phrase explains."""
-
-_MAX_SENTENCES = 400
-"""Sentences one phrase may stand for; more is a phrase that no recogniser tells from others."""
+from trunkline.sandbox.brain_file import (
+    UNKNOWN,
+    BrainFileError,
+    DialogueFile,
+    Rule,
+    check,
+    expand,
+    fill,
+    iso_date,
+    template,
+)
 
 _MAX_WORDS = 60
 """Words in which a phrase is looked for: no phrase can be most of a longer speech."""
 
-_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _KEYS = re.compile(r"\[keys ([0-9A-D*#]+)\]")
-_OWN_VARIABLES = ("today", "tomorrow", "heard", "spoken", "output")
-_VARIABLE = re.compile(r"\{([a-z_.]+)(?:\|([a-z]+))?\}")
-
-
-class BrainFileError(Misconfigured):
-    """The dialogue file is wrong; the text says where and what to write instead."""
 
 
 @dataclass(frozen=True)
@@ -92,63 +61,6 @@ class Understood:
     text: str
     slots: Mapping[str, str] = field(default_factory=dict)
     exact: bool = False
-
-
-Names = Annotated[
-    frozenset[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
-]
-
-
-class _Part(BaseModel):
-    """A piece of the file: a name that it doesn't know is a fault, not a setting ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Call(_Part):
-    tool: str
-    arguments: dict[str, str | int] = Field({}, alias="with")
-    optional: bool = False
-
-
-class _Rule(_Part):
-    intent: Names = frozenset()
-    earlier: Names = frozenset()
-    has: Names = frozenset()
-    lacks: Names = frozenset()
-    after: re.Pattern[str] | None = None
-    heard: re.Pattern[str] | None = None
-    output: re.Pattern[str] | None = None
-    result: str | None = Field(None, pattern=r"^[\w*]+\.[\w*]+$")
-    along: str | None = None
-    say: str = ""
-    call: tuple[_Call, ...] = ()
-    otherwise: str | None = None
-
-    def templates(self) -> list[str]:
-        """Every text with variables."""
-        arguments = (value for call in self.call for value in call.arguments.values())
-        return [self.say, self.otherwise or "", *(a for a in arguments if isinstance(a, str))]
-
-
-class _File(_Part):
-    small: frozenset[str] = frozenset()
-    guard: frozenset[str] = frozenset()
-    rewrite: dict[str, str] = {}
-    slots: dict[str, list[str]] = {}
-    intents: dict[str, list[str]]
-    keys: dict[str, str] = {}
-    facts: dict[str, re.Pattern[str]] = {}
-    defaults: dict[str, str] = {}
-    outcomes: dict[str, dict[str, re.Pattern[str]]] = {}
-    start: list[_Rule]
-    idle: list[_Rule]
-    turn: list[_Rule]
-    result: list[_Rule]
-
-    def rules(self, kind: str) -> list[_Rule]:
-        """The rules for what came last."""
-        return {"start": self.start, "idle": self.idle, "turn": self.turn}.get(kind, self.result)
 
 
 @dataclass
@@ -188,8 +100,8 @@ class Brain:
     def __init__(self, data: Mapping[str, object], source: str = "brain.toml") -> None:
         """Take the parsed file *data*. Raises BrainFileError naming *source* and the place."""
         try:
-            self._file = _File.model_validate(data)
-            _check(self._file)
+            self._file = DialogueFile.model_validate(data)
+            check(self._file)
             self._tree = _Node()
             self._sentences = [
                 (intent, sentence)
@@ -288,7 +200,7 @@ class Brain:
     def _grow(self, intent: str, phrase: str) -> list[tuple[str, ...]]:
         """Put the phrase's sentences into the tree. Two intents for the same words are a fault."""
         place = f"intents.{intent}: {phrase!r}"
-        sentences = _expand(place, phrase, self._file.slots)
+        sentences = expand(place, phrase, self._file.slots)
         for sentence in sentences:
             node = self._tree
             for word in sentence:
@@ -388,7 +300,7 @@ class Brain:
             for name, pattern in self._file.facts.items()
             if (found := list(pattern.finditer(prompt)))
         }
-        now = _iso(facts.get("now", ""))
+        now = iso_date(facts.get("now", ""))
         if now and now.year < date.max.year:
             facts["today"] = now.isoformat()
             facts["tomorrow"] = (now + timedelta(days=1)).isoformat()
@@ -414,19 +326,19 @@ class Brain:
         return runs
 
     def _apply(
-        self, rule: _Rule, at: _Situation, tools: Mapping[str, Mapping[str, object]], position: int
+        self, rule: Rule, at: _Situation, tools: Mapping[str, Mapping[str, object]], position: int
     ) -> Reply | None:
         """The rule's answer, or None if it doesn't fit."""
         if not _fits(rule, at):
             return None
         try:
             calls = [
-                (call, {k: _fill(v, at.values) for k, v in call.arguments.items()})
+                (call, {k: fill(v, at.values) for k, v in call.arguments.items()})
                 for call in rule.call
             ]
             if any(call.tool not in tools and not call.optional for call, _ in calls):
-                return Reply(_template(rule.otherwise or "", at.values))
-            text = _template(rule.say, at.values)
+                return Reply(template(rule.otherwise or "", at.values))
+            text = template(rule.say, at.values)
         except LookupError:
             return None
         offered = [(call, arguments) for call, arguments in calls if call.tool in tools]
@@ -442,7 +354,7 @@ class Brain:
 # ---- Rules
 
 
-def _fits(rule: _Rule, at: _Situation) -> bool:
+def _fits(rule: Rule, at: _Situation) -> bool:
     if rule.result is not None:
         if at.run is None:
             return False
@@ -458,55 +370,6 @@ def _fits(rule: _Rule, at: _Situation) -> bool:
         and all(p is None or bool(p.search(at.values.get(name, ""))) for p, name in patterns)
         and (rule.along is None or rule.along in at.along)
     )
-
-
-def _fill(value: object, values: Mapping[str, str]) -> object:
-    return _template(value, values) if isinstance(value, str) else value
-
-
-def _template(text: str, values: Mapping[str, str]) -> str:
-    """Fill *text*. LookupError if a variable is not there or its filter can't be applied."""
-
-    def one(found: re.Match[str]) -> str:
-        value = values[found[1]]
-        return _FILTERS[found[2]](value, values) if found[2] else value
-
-    return _VARIABLE.sub(one, text)
-
-
-def _date_of(value: str, values: Mapping[str, str]) -> str:
-    """The date of a spoken day ("tomorrow", "Monday", "next week"), counted from today."""
-    today = date.fromisoformat(values["today"])
-    if value in _WEEKDAYS:
-        ahead = (_WEEKDAYS.index(value) - today.weekday() - 1) % 7 + 1
-    else:
-        ahead = {"today": 0, "tomorrow": 1, "next week": 7 - today.weekday()}[value]
-    return (today + timedelta(days=ahead)).isoformat()
-
-
-def _day_of(value: str, values: Mapping[str, str]) -> str:
-    """A date as one says it: "tomorrow", "on Monday", "on March 3"."""
-    day, today = _iso(value), date.fromisoformat(values["today"])
-    if day is None:
-        raise KeyError(value)
-    ahead = (day - today).days
-    if ahead in (0, 1):
-        return ("today", "tomorrow")[ahead]
-    return f"on {_WEEKDAYS[day.weekday()]}" if 1 < ahead < 8 else f"on {day:%B} {day.day}"
-
-
-def _sentence(value: str, _: Mapping[str, str]) -> str:
-    """The first sentence, with its full stop."""
-    first = re.split(r"(?<=[.!?])\s", value.strip().splitlines()[0])[0]
-    return first if first[-1] in ".!?" else first + "."
-
-
-_FILTERS: Mapping[str, Callable[[str, Mapping[str, str]], str]] = {
-    "date": _date_of,
-    "day": _day_of,
-    "first": lambda value, _: value.split()[0],
-    "sentence": _sentence,
-}
 
 
 # ---- The request, read with tolerance: whoever sends it, an answer must come
@@ -528,13 +391,6 @@ def _text(message: Mapping[str, object]) -> str:
 def _said(message: Mapping[str, object]) -> str:
     """The message's words if they are the agent's."""
     return _text(message).strip() if message.get("role") == "assistant" else ""
-
-
-def _iso(text: str) -> date | None:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        return None
 
 
 def _object(text: object) -> dict[str, object]:
@@ -599,84 +455,3 @@ def _invented(properties: Mapping[str, object], values: Mapping[str, str]) -> st
         return values.get("tomorrow", "") if name == "date" else values.get("heard", "")
 
     return json.dumps({n: value(n, s) for n, s in properties.items()}, ensure_ascii=False)
-
-
-# ---- The file, read with none
-
-
-def _check(file: _File) -> None:
-    """What the shapes can't tell: every name used is defined, and some rule always fits."""
-    for section in ("slots", "intents", "facts"):
-        for name in getattr(file, section):
-            if not re.fullmatch(r"[a-z_]+", name):
-                raise BrainFileError(f"{section}.{name}: names are lower-case letters and _")
-    for name, values in file.slots.items():
-        if not all(re.fullmatch(r"[A-Za-z]+( [A-Za-z]+)*", value) for value in values):
-            raise BrainFileError(f"slots.{name}: values are words, written in letters")
-        if any(word in file.small for value in values for word in value.lower().split()):
-            raise BrainFileError(f"slots.{name}: a value may not hold a word listed in `small`")
-    for name, fact in file.facts.items():
-        if fact.groups != 1:
-            raise BrainFileError(f"facts.{name}: needs one group, which is the fact's value")
-    intents = {*file.intents, *file.keys.values(), UNKNOWN}
-    groups = (
-        group
-        for patterns in file.outcomes.values()
-        for pattern in patterns.values()
-        for group in pattern.groupindex
-    )
-    variables = {*file.slots, *file.facts, *file.defaults, *groups, *_OWN_VARIABLES}
-    for kind in ("start", "idle", "turn", "result"):
-        rules = file.rules(kind)
-        for number, rule in enumerate(rules, 1):
-            place = f"[[{kind}]] number {number}"
-            if unnamed := {*rule.intent, *rule.earlier} - intents:
-                raise BrainFileError(f"{place}: no intent is called {min(unnamed)!r}")
-            used = {found for text in rule.templates() for found in _VARIABLE.findall(text)}
-            names = {*(name for name, _ in used), *rule.has, *rule.lacks}
-            if unnamed := {name for name in names if "." not in name} - variables:
-                raise BrainFileError(f"{place}: no variable is called {min(unnamed)!r}")
-            if unnamed := {chosen for _, chosen in used} - {"", *_FILTERS}:
-                raise BrainFileError(f"{place}: no filter is called {min(unnamed)!r}")
-            if any(not call.optional for call in rule.call) and not rule.otherwise:
-                raise BrainFileError(f"{place}: needs `otherwise`, for when the tool is missing")
-        last = rules[-1] if rules else None
-        if (
-            last is None
-            or last.model_fields_set != {"say"}
-            or not {name for name, _ in _VARIABLE.findall(last.say)} <= set(file.defaults)
-        ):
-            raise BrainFileError(f"[[{kind}]]: the last rule must fit always: `say` alone")
-
-
-def _expand(place: str, phrase: str, slots: Mapping[str, object]) -> list[tuple[str, ...]]:
-    """All word sequences of a JSGF phrase, slots kept as ``<slot>``."""
-    tokens = re.findall(r"<[a-z_]+>|[a-z]+|\S", phrase)
-    at = 0
-
-    def choice(closing: str) -> list[tuple[str, ...]]:
-        nonlocal at
-        found: list[tuple[str, ...]] = []
-        current: list[tuple[str, ...]] = [()]
-        while True:
-            item = tokens[at] if at < len(tokens) else ""
-            at += 1
-            if item in (closing, "|"):
-                found += current
-                if item == closing:
-                    return found
-                current = [()]
-                continue
-            if item in ("(", "["):
-                inner = choice({"(": ")", "[": "]"}[item]) + ([()] if item == "[" else [])
-            elif re.fullmatch(r"[a-z]+", item) or (item and item[1:-1] in slots):
-                inner = [(item,)]
-            elif item.startswith("<"):
-                raise BrainFileError(f"{place}: {item} is not among the slots")
-            else:
-                raise BrainFileError(f"{place}: {item or 'the end'!r} is not expected there")
-            current = [left + right for left in current for right in inner]
-            if len(current) > _MAX_SENTENCES:
-                raise BrainFileError(f"{place} stands for more than {_MAX_SENTENCES} sentences")
-
-    return choice("")

@@ -31,7 +31,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from trunkline.errors import Unavailable
 from trunkline.kit.audio import SAMPLE_BYTES
 from trunkline.kit.clock import utc_now
-from trunkline.sandbox.brain import UNKNOWN, Brain
+from trunkline.sandbox.brain import Brain
+from trunkline.sandbox.brain_file import UNKNOWN
 from trunkline.sandbox.deepgram import punctuated
 from trunkline.sandbox.ears import Final, Hearing, Listener
 from trunkline.sandbox.faults import strike
