@@ -163,10 +163,10 @@ async def test_a_caller_who_waits_hears_a_word(make: "Make", tmp_path: Path) -> 
     """Where a model is late and the caller has waited long enough, a word comes before the answer, in the
     same reply; not where it is well."""
     async with team(make, tmp_path, "llm/gpt-4.1-mini:stall@2") as models:
-        bridge = models.thinking.bridge
-        long_ago_s = asyncio.get_running_loop().time() - AFTER_S
-        bridge.caller(long_ago_s, speaks=False)
+        bridge, now_s = models.thinking.bridge, asyncio.get_running_loop().time()
+        bridge.caller(now_s + BOUND_S, speaks=False)
         assert (await think(models)).startswith("Hello")
+        bridge.caller(now_s - AFTER_S, speaks=False)
         assert (await think(models, "hello")).startswith("One moment. Hello")
         assert models.served()["llm"] == "openai gpt-4o-mini"
 
@@ -225,6 +225,24 @@ async def test_a_voice_that_is_well_tells_each_word(make: "Make", tmp_path: Path
         _, words = await speak(models, "Good morning to you.")
         assert words.split() == ["Good", "morning", "to", "you."]
         assert models.served()["tts"] == "cartesia sonic-2"
+
+
+@pytest.mark.parametrize("faults", [(), ("tts/sonic-2:500",)])
+async def test_the_word_is_heard_before_the_answer_is_there(
+    make: "Make", tmp_path: Path, faults: tuple[str, ...]
+) -> None:
+    """The word sounds while nothing is known of what comes behind it, in each of the voices."""
+    async with team(make, tmp_path, *faults) as models:
+        async with models.speaking.stream(conn_options=PATIENT) as stream:
+            stream.push_text("One moment.")
+            pieces = aiter(stream)
+            assert (await anext(pieces)).frame.duration > 0
+            stream.push_text(" Hello to you.")
+            stream.end_input()
+            words = ""
+            async for piece in pieces:
+                words += "".join(map(str, piece.frame.userdata[USERDATA_TIMED_TRANSCRIPT]))
+        assert words.rstrip().endswith("Hello to you.")
 
 
 # Hearing ----------------------------------------------------------------------------------------

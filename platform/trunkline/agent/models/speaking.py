@@ -1,6 +1,7 @@
 """A voice that is several: who gives no sound in time is spoken for by the next."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -27,7 +28,9 @@ _LAST_S = 2.5
 class Speaking(TTS[Any]):
     """One TTS for the session, made of a roster's; words come with their times from all of them."""
 
-    def __init__(self, roster: Roster[TTS[Any]], first_audio_s: float) -> None:
+    def __init__(
+        self, roster: Roster[TTS[Any]], first_audio_s: float, *, at_once: str = ""
+    ) -> None:
         rate_hz = roster.candidates[0].plugin.sample_rate
         super().__init__(
             capabilities=TTSCapabilities(streaming=True, aligned_transcript=True),
@@ -35,6 +38,9 @@ class Speaking(TTS[Any]):
             num_channels=1,
         )
         self.roster, self.first_audio_s = roster, first_audio_s
+        self.at_once = at_once
+        """A reply that begins with this sentence has it spoken as soon as it is there: what comes behind it
+        may be long in coming, and a voice's tokenizer keeps a sentence until it sees the next one begin."""
         for one in roster.candidates:
             one.plugin.on("metrics_collected", self._on_metrics)
 
@@ -147,6 +153,9 @@ class _Reply(SynthesizeStream):
         self._texts: list[str] = []
         self._ended = False
         self._more = asyncio.Event()
+        self._pushed_s = 0.0
+        self._cut = False
+        """Whether only the sentence that is spoken at once was given to the voice."""
 
     async def _metrics_monitor_task(self, event_aiter: Any) -> None:
         async for _ in event_aiter:
@@ -163,20 +172,23 @@ class _Reply(SynthesizeStream):
         )
         output_emitter.start_segment(segment_id=utils.shortuuid())
         taking = asyncio.create_task(self._take())
-        order = speaking.roster.order()
+        left = deque(speaking.roster.order())
         skip = ""
         try:
-            for at, one in enumerate(order):
+            while left:
                 said: list[str] = []
                 try:
-                    await self._say(one, output_emitter, skip, said, last=at == len(order) - 1)
+                    self._cut = False
+                    await self._say(left[0], output_emitter, skip, said, last=len(left) == 1)
                 except Exception as error:
-                    speaking.roster.failed(one, error)
-                    if at == len(order) - 1:
+                    speaking.roster.failed(left.popleft(), error)
+                    if not left:
                         raise
                     skip += "".join(said)  # the next one goes on behind the words that were spoken
                     continue
-                return
+                if not self._cut or not await self._goes_on():
+                    return
+                skip = speaking.at_once
         finally:
             await utils.aio.cancel_and_wait(taking)
 
@@ -188,10 +200,21 @@ class _Reply(SynthesizeStream):
         self._ended = True
         self._more.set()
 
+    async def _goes_on(self) -> bool:
+        """Wait for text behind the sentence that was spoken at once; False when there is none."""
+        async for text in self._rest(self._speaking.at_once):
+            if text.strip():
+                return True
+        return False
+
     async def _rest(self, skip: str) -> AsyncIterator[str]:
-        """The reply's text as it comes, without what was spoken: *skip*, counted in visible characters."""
+        """The reply's text as it comes, without what was spoken: *skip*, counted in visible characters.
+
+        Not more than what is spoken at once, when it begins with that.
+        """
         hidden = len("".join(skip.split()))
-        at = 0
+        at_once = "" if skip else self._speaking.at_once
+        given, at = "", 0
         while True:
             while at < len(self._texts):
                 text, at = self._texts[at], at + 1
@@ -200,6 +223,10 @@ class _Reply(SynthesizeStream):
                     text = text[1:]
                 if text:
                     yield text
+                    given += text
+                if at_once and given.strip() == at_once:
+                    self._cut = True
+                    return
             if self._ended:
                 return
             self._more.clear()
@@ -222,7 +249,7 @@ class _Reply(SynthesizeStream):
                 tts=plugin,
                 sentence_tokenizer=tokenize.blingfire.SentenceTokenizer(retain_format=True),
             )
-        before_s = emitter.pushed_duration()
+        before_s = self._pushed_s
         stream = (adapter or plugin).stream(conn_options=self._conn_options)
         feeding = asyncio.create_task(self._feed(stream, skip))
         heard = False
@@ -256,14 +283,17 @@ class _Reply(SynthesizeStream):
                                 if isinstance(value := getattr(word, name), float | int):
                                     setattr(word, name, value + before_s)
                         emitter.push_timed_transcript(words)
-                    for frame in resample(audio.frame):
-                        emitter.push_frame(frame)
-                for frame in resample(None):
-                    emitter.push_frame(frame)
+                    self._push(emitter, resample(audio.frame))
+                self._push(emitter, resample(None))
         finally:
             await utils.aio.cancel_and_wait(feeding)
             if adapter is not None:
                 await adapter.aclose()
+
+    def _push(self, emitter: AudioEmitter, frames: list[rtc.AudioFrame]) -> None:
+        for frame in frames:
+            emitter.push_frame(frame)
+            self._pushed_s += frame.duration
 
     async def _feed(self, stream: SynthesizeStream, skip: str) -> None:
         try:

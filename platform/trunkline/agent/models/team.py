@@ -40,6 +40,8 @@ _Choice = TypeVar("_Choice", SttChoice, LlmChoice, TtsChoice)
 
 _SENTENCE = "goodbye"
 """The packaged clip that a recogniser is tried with."""
+_BRIDGE = "moment"
+"""What a caller is told who waits for an answer."""
 
 
 @dataclass(frozen=True)
@@ -114,19 +116,19 @@ def assemble(body: ProfileBody, options: AgentOptions, clock: Clock) -> Team:
     return Team(
         hearing=_hearing(body, options, clock),
         thinking=_thinking(body, options, clock),
-        speaking=voice(body, options, clock),
+        speaking=voice(body, options, clock, at_once=spoken(body, _BRIDGE)),
     )
 
 
-def voice(body: ProfileBody, options: AgentOptions, clock: Clock) -> Speaking:
-    """The voices of *body* alone."""
+def voice(body: ProfileBody, options: AgentOptions, clock: Clock, *, at_once: str = "") -> Speaking:
+    """The voices of *body* alone; *at_once* as :class:`Speaking` takes it."""
 
     def make(choice: TtsChoice) -> tts.TTS[Any]:
         return plugins.speaker(choice, body.language, options)
 
     choices = (body.tts, *body.fallback.tts)
     roster = _roster("tts", choices, make, options, clock, speaking.probe)
-    return Speaking(roster, body.fallback.first_audio_ms / 1000)
+    return Speaking(roster, body.fallback.first_audio_ms / 1000, at_once=at_once)
 
 
 def _thinking(body: ProfileBody, options: AgentOptions, clock: Clock) -> Thinking:
@@ -135,7 +137,7 @@ def _thinking(body: ProfileBody, options: AgentOptions, clock: Clock) -> Thinkin
 
     choices = (body.llm, *body.fallback.llm)
     roster = _roster("llm", choices, make, options, clock, thinking.probe)
-    bridge = Bridge(spoken(body, "moment"))
+    bridge = Bridge(spoken(body, _BRIDGE))
     return Thinking(roster, body.fallback.first_token_ms / 1000, bridge)
 
 

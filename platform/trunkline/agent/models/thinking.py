@@ -152,11 +152,12 @@ class _Answer(LLMStream):
                 patience_s = self._thinking.first_token_s
                 if not left:
                     patience_s = max(patience_s, _LAST_S)
-                if winner is None and (words := bridge.take(loop.time())) is not None:
+                # A model that writes down a tool's arguments is as silent as one that is late.
+                if not said and (words := bridge.take(loop.time())) is not None:
                     self._say(f"{words} ")
                 until_s = seen_s + patience_s
-                if winner is None:
-                    until_s = min(until_s, loop.time() + _LOOK_S)
+                if not said:
+                    until_s = min(until_s, loop.time() + _LOOK_S, bridge.due_s or until_s)
                 try:
                     async with asyncio.timeout_at(until_s):
                         one, item = await inbox.get()
