@@ -6,7 +6,9 @@ What stands here is inherited as it is, so it may neither start a thread nor ope
 import importlib
 
 from trunkline.agent.models import plugins
+from trunkline.agent.music import hold_music
 
 for name in ("trunkline.agent.server", "sqlalchemy.dialects.sqlite.aiosqlite"):
     importlib.import_module(name)
 plugins.tls()
+hold_music()
