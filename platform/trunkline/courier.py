@@ -40,7 +40,7 @@ _CONTENDED_WAIT = timedelta(milliseconds=20)
 _AWAY_WAIT = timedelta(milliseconds=100)
 """Between two tries to reach a database that is away: a restart takes it a few hundred."""
 _SLOW_S = 1.0
-_LANE_EVERY = timedelta(milliseconds=250)
+_LANE_EVERY = timedelta(seconds=1)
 """How often what fails again and again is settled and claimed, all of it in one transaction of its own."""
 _PRUNE_EVERY = timedelta(hours=1)
 _PRUNE_BATCH = 1_000

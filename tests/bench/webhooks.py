@@ -130,8 +130,8 @@ async def sustained(
     assert sink.verified(secrets) == len(sink.got)
     await sink.close()
     await db.close()
-    # The first hundred show processes starting; the last few, the end of the work.
-    middle = sorted(each.at for each in sink.got)[100:-20]
+    # The first quarter shows processes starting and finding out who is dead; the last few, the end.
+    middle = sorted(each.at for each in sink.got)[total // 4 : -20]
     return len(middle) / (middle[-1] - middle[0])
 
 
@@ -343,7 +343,7 @@ async def _latency(kind: str, fresh: Fresh, quick: bool) -> None:
 
 
 async def _dead(kind: str, fresh: Fresh, quick: bool) -> None:
-    await _beside_a_dead_one(kind, fresh, events=500, pairs=1 if quick else 3)
+    await _beside_a_dead_one(kind, fresh, events=600, pairs=1 if quick else 3)
 
 
 async def _claims(kind: str, fresh: Fresh, quick: bool) -> None:
