@@ -10,9 +10,9 @@ import pytest
 
 from trunkline.agent.arrival import Arrival
 from trunkline.agent.audio import FRAME, SILENCE
+from trunkline.agent.bare import BEEP
 from trunkline.agent.clips import packaged
 from trunkline.agent.line import LINE_RATE_HZ
-from trunkline.agent.menu import BEEP
 from trunkline.agent.options import AgentOptions, ProviderAccess
 from trunkline.agent.rescue import rescue
 from trunkline.agent.services import Services

@@ -5,22 +5,18 @@ mid-call. It knows a line, clips and keys; what is said and pressed is stored as
 """
 
 import asyncio
-import math
-from array import array
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Literal
 
-import numpy as np
 import structlog
-from livekit import rtc
-from livekit.agents import io
 
 from trunkline.agent import clips
+from trunkline.agent.bare import BEEP, Ear, Voice
 from trunkline.agent.clips import Clip
 from trunkline.agent.keys import Entry, Keypad
-from trunkline.agent.line import LINE_RATE_HZ, Line
+from trunkline.agent.line import Line
 from trunkline.agent.scribe import Scribe
 from trunkline.calls.lifecycle import EndReason
 from trunkline.calls.service import Lease
@@ -36,70 +32,14 @@ from trunkline.profiles.body import ProfileBody
 
 log = structlog.get_logger()
 
-_FRAME = LINE_RATE_HZ // 50
 TRIES = 2
 """How often the menu is read before it says goodbye by itself."""
 CHOICE = Entry(length=1, terminator=None, first=timedelta(seconds=8))
 """From the menu's last word: time to take the telephone from the ear, open its keypad and find the key."""
 NUMBER = Entry(first=timedelta(seconds=10), between=timedelta(seconds=5), longest=20)
-LONGEST_MESSAGE = timedelta(minutes=2)
-PAUSE_ENDS = timedelta(seconds=3)
-"""Silence after which a message is over."""
-NEVER_BEGUN = timedelta(seconds=6)
-"""Silence after the tone after which nobody leaves a message."""
-_VOICED_RMS = 10 ** (-42 / 20) * 32768
-"""Above it a frame is taken for speech: far above an idle line (µ-law's noise is near -70 dBFS), below a
-quiet talker (about -35 dBFS)."""
-_LEAST_VOICED = timedelta(milliseconds=400)
-"""Less sound than this is no message."""
 _HANDED_OVER = timedelta(seconds=5)
 """How long after a caller's leaving the carrier may take to say that it has connected them."""
 DUE_IN = timedelta(minutes=15)
-
-
-class Voice(Protocol):
-    """How a clip is said on the line."""
-
-    async def say(self, clip: Clip, stop: asyncio.Event) -> None:
-        """Say it, until *stop* is set."""
-
-
-class ClipVoice:
-    """Says clips on a bare line, and has the scribe write them down."""
-
-    def __init__(self, line: Line, scribe: Scribe) -> None:
-        self._line, self._scribe = line, scribe
-
-    async def say(self, clip: Clip, stop: asyncio.Event) -> None:
-        """Say it, until *stop* is set."""
-        out = self._line.voice
-        started_ms, whole = self._line.position_ms(), False
-        try:
-            whole = await play(out, clip.pcm, stop)
-        finally:
-            # Also of a caller who hangs up in the middle of it.
-            if clip.words:
-                self._scribe.agent_said(
-                    clip.words, started_ms, self._line.position_ms(), interrupted=not whole
-                )
-
-
-async def play(out: io.AudioOutput, pcm: bytes, stop: asyncio.Event) -> bool:
-    """Play *pcm*; False when *stop* cut it off."""
-    for at in range(0, len(pcm), 2 * _FRAME):
-        piece = pcm[at : at + 2 * _FRAME].ljust(2 * _FRAME, b"\0")
-        await out.capture_frame(rtc.AudioFrame(piece, LINE_RATE_HZ, 1, _FRAME))
-    out.flush()
-    played = asyncio.ensure_future(out.wait_for_playout())
-    stopped = asyncio.ensure_future(stop.wait())
-    limit = len(pcm) / 2 / LINE_RATE_HZ + 5
-    await asyncio.wait([played, stopped], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if played.done():
-        return not played.result().interrupted
-    out.clear_buffer()
-    await asyncio.wait([played], timeout=1)
-    return False
 
 
 Record = Callable[[], Awaitable[None]]
@@ -164,7 +104,7 @@ class Menu:
         self._voice, self._record, self._person = voice, record, person
         self._otherwise = otherwise
         self.keypad = Keypad()
-        self._ear = _Ear()
+        self._ear = Ear()
         self._keeping: asyncio.Task[None] | None = None
         self.handing_over = False
         """Whether the carrier is asked to connect the caller elsewhere: their leaving may be just that."""
@@ -256,7 +196,7 @@ class Menu:
             done.cancel()
             over.cancel()
             self.keypad.forget()
-            if self._ear.voiced >= _LEAST_VOICED:
+            if self._ear.heard_a_message:
                 self._keeping = asyncio.create_task(self._keep_message(began_ms))
                 await asyncio.shield(self._keeping)
         if self.kept is None:
@@ -353,51 +293,6 @@ _OFFERS = {"1": "person", "2": "message", "3": "callback"}
 def _dialled(keys: str) -> str:
     """A number as it is keyed in: two zeros are how most of the world writes the plus sign."""
     return f"+{keys[2:]}" if keys.startswith("00") else keys
-
-
-def _tone(hz: int, length: timedelta) -> bytes:
-    """A tone at -12 dBFS that begins and ends softly, PCM16 at LINE_RATE_HZ."""
-    count = int(length.total_seconds() * LINE_RATE_HZ)
-    edge = LINE_RATE_HZ // 100
-    samples = array("h")
-    for n in range(count):
-        loud = 8192 * min(1.0, n / edge, (count - n) / edge)
-        samples.append(round(loud * math.sin(2 * math.pi * hz * n / LINE_RATE_HZ)))
-    return samples.tobytes()
-
-
-BEEP = _tone(1000, timedelta(milliseconds=300))
-"""After it a message is recorded."""
-
-
-class _Ear:
-    """Tells speech from silence by its loudness alone."""
-
-    def __init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        """Listen for a message from now on."""
-        self.voiced = timedelta()
-        self._silent = timedelta()
-
-    def hear(self, pcm: bytes) -> None:
-        """The next stretch of the caller's side."""
-        if not pcm:
-            return
-        samples = np.frombuffer(pcm, dtype="<i2").astype(np.float32)
-        length = timedelta(seconds=len(samples) / LINE_RATE_HZ)
-        if float(np.sqrt(np.mean(samples * samples))) > _VOICED_RMS:
-            self.voiced += length
-            self._silent = timedelta()
-        else:
-            self._silent += length
-
-    def is_over(self, since_ms: int) -> bool:
-        """Whether the message that began *since_ms* ago is over."""
-        if since_ms >= LONGEST_MESSAGE / timedelta(milliseconds=1):
-            return True
-        return self._silent >= (PAUSE_ENDS if self.voiced >= _LEAST_VOICED else NEVER_BEGUN)
 
 
 async def until_over(menu: Menu, line: Line, opening: Sequence[str]) -> EndReason:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 import structlog
 
 from trunkline.agent import clips
+from trunkline.agent.bare import ClipVoice, play
 from trunkline.agent.line import Line
-from trunkline.agent.menu import Caller, ClipVoice, Menu, person_of, play, until_over
+from trunkline.agent.menu import Caller, Menu, person_of, until_over
 from trunkline.agent.recorder import Recorder
 from trunkline.agent.scribe import Scribe
 from trunkline.agent.services import Ended, Services, Taken, beat, close, take
