@@ -11,9 +11,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from trunkline.calls import queries, recording, service
 from trunkline.calls.lifecycle import EndReason
@@ -72,6 +74,29 @@ def whom_to_send(
     return None
 
 
+class _Job(Protocol):
+    """A file that this guardian has under a lease."""
+
+    @property
+    def id(self) -> str: ...
+
+
+J = TypeVar("J", bound=_Job)
+J_contra = TypeVar("J_contra", bound=_Job, contravariant=True)
+
+
+class _Lane(Protocol[J_contra]):
+    """A module whose files wait in the database to be worked at: ``imports`` or ``exports``."""
+
+    async def is_due(self, session: AsyncSession, *, now: datetime) -> bool: ...
+
+    async def fail(
+        self, session: AsyncSession, job: J_contra, error: str, *, now: datetime
+    ) -> None: ...
+
+    async def outdated(self, session: AsyncSession, *, now: datetime) -> list[str]: ...
+
+
 class Guardian:
     """One guardian; ``run`` until cancelled, or ``sweep`` once."""
 
@@ -103,28 +128,41 @@ class Guardian:
 
     async def run_imports(self, only: str | None = None) -> None:
         """Check and import the files of contacts that wait, or *only* the one of that id."""
+        await self._work_off(imports, partial(imports.claim, only=only), self._import)
+
+    async def _work_off(
+        self,
+        lane: _Lane[J],
+        claim: Callable[..., Awaitable[J | None]],
+        do: Callable[[J], Awaitable[None]],
+    ) -> None:
+        """Take the files that wait, one after another, then drop those that are old."""
         async with self._db.look() as session:
-            if not await imports.is_due(session, now=self._clock()):
+            if not await lane.is_due(session, now=self._clock()):
                 return
         while True:
             async with self._db.work() as session:
-                job = await imports.claim(session, only=only, now=self._clock())
+                job = await claim(session, now=self._clock())
             if job is None:
                 break
             try:
-                await self._import(job)
-            except imports.Lost:
-                log.warning("import_taken_over", import_id=job.id)
+                await do(job)
             except Exception as error:
-                log.exception("import_failed", import_id=job.id)
+                log.exception("file_failed", file_id=job.id)
                 async with self._db.work() as session:
-                    await imports.fail(session, job, _short(error), now=self._clock())
+                    await lane.fail(session, job, _short(error), now=self._clock())
         async with self._db.work() as session:
-            old = await imports.outdated(session, now=self._clock())
+            old = await lane.outdated(session, now=self._clock())
         for key in old:
             await self._blobs.delete(key)
 
     async def _import(self, job: imports.Job) -> None:
+        try:
+            await self._read_and_write(job)
+        except imports.Lost:
+            log.warning("import_taken_over", import_id=job.id)
+
+    async def _read_and_write(self, job: imports.Job) -> None:
         raw = await self._blobs.get(job.blob_key)
         pace = imports.Pace()
         batches = imports.batches(job, raw, pace)
@@ -153,24 +191,7 @@ class Guardian:
 
     async def write_exports(self) -> None:
         """Write the files of calls that were asked for, and drop those that are old."""
-        async with self._db.look() as session:
-            if not await exports.is_due(session, now=self._clock()):
-                return
-        while True:
-            async with self._db.work() as session:
-                job = await exports.claim(session, now=self._clock())
-            if job is None:
-                break
-            try:
-                await self._write(job)
-            except Exception as error:
-                log.exception("export_failed", export_id=job.id)
-                async with self._db.work() as session:
-                    await exports.fail(session, job, str(error), now=self._clock())
-        async with self._db.work() as session:
-            old = await exports.outdated(session, now=self._clock())
-        for key in old:
-            await self._blobs.delete(key)
+        await self._work_off(exports, exports.claim, self._write)
 
     async def _write(self, job: exports.Job) -> None:
         rows, mine = -1, True  # the first line tells the columns
