@@ -7,7 +7,6 @@ drain; when the worker is killed, the pipe between them closes and the process l
 
 import asyncio
 import contextlib
-import contextvars
 import gc
 import multiprocessing
 import os
@@ -19,12 +18,12 @@ from datetime import timedelta
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Any
 
 import structlog
 from livekit import rtc
 from livekit.agents import AgentServer, JobContext, JobExecutorType, JobRequest
 
+from trunkline.agent import jobs
 from trunkline.agent.consult import Switchboard
 from trunkline.agent.options import WorkerOptions
 from trunkline.agent.rescue import rescue
@@ -46,7 +45,6 @@ _IDLE = 8
 """Threads that wait for a call: as many as may come before the next ones have been started."""
 _WIND_UP = timedelta(seconds=30)
 _START_AGAIN = timedelta(seconds=1)
-_CALL = "call"
 
 _READY, _DRAIN = "ready", "drain"
 
@@ -177,7 +175,7 @@ def _server(options: WorkerOptions, db: Database) -> AgentServer:
         partial(_job, options, db),
         agent_name=RESCUE,
         on_request=_on_request,
-        on_session_end=_on_end,
+        on_session_end=jobs.on_end,
     )
     return server
 
@@ -190,7 +188,7 @@ async def _on_request(request: JobRequest) -> None:
 
 
 async def _job(options: WorkerOptions, db: Database, context: JobContext) -> None:
-    """One call. It returns when the call goes on by itself; ``_on_end`` waits for its end."""
+    """One call. It returns when the call goes on by itself; ``jobs.on_end`` waits for its end."""
     await context.connect()
 
     async def delete_room() -> None:
@@ -207,13 +205,9 @@ async def _job(options: WorkerOptions, db: Database, context: JobContext) -> Non
     try:
         line = await arrive(context.room, delete_room, board=Switchboard(options.livekit))
     except NoCaller as error:
-        log.warning("no_caller", room=context.room.name, detail=str(error))
-        await delete_room()
-        context.shutdown("no caller")
+        await jobs.send_home(context, error, delete_room)
         return
-    call = asyncio.create_task(_talk(line, options, db), context=contextvars.Context())
-    context.proc.userdata[_CALL] = (line, call)
-    call.add_done_callback(lambda _: context.shutdown("the call is over"))
+    jobs.begin(context, line, _talk(line, options, db))
 
 
 async def _talk(line: RoomLine, options: WorkerOptions, db: Database) -> None:
@@ -223,12 +217,3 @@ async def _talk(line: RoomLine, options: WorkerOptions, db: Database) -> None:
     except Exception:
         log.exception("call_not_taken", room=line.arrival.room)
         await line.hang_up()
-
-
-async def _on_end(context: JobContext) -> None:
-    held: tuple[RoomLine, asyncio.Task[Any]] | None = context.proc.userdata.get(_CALL)
-    if held is None:
-        return
-    line, call = held
-    await line.hang_up()
-    await asyncio.wait([call])

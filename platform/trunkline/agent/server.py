@@ -7,7 +7,6 @@ livekit-sip keeps a caller in a room without an agent for ever.
 
 import asyncio
 import contextlib
-import contextvars
 import os
 import sys
 import time
@@ -25,6 +24,7 @@ from livekit.agents.ipc.job_executor import JobExecutor
 from livekit.agents.utils import http_context
 from starlette.applications import Starlette
 
+from trunkline.agent import jobs
 from trunkline.agent.clips import keep_rendered
 from trunkline.agent.consult import Switchboard
 from trunkline.agent.kept import Kept
@@ -60,8 +60,8 @@ _OTHERS = timedelta(milliseconds=300)
 _PAST_LIMIT = timedelta(minutes=2)
 """How much longer than the profile allows a call may be before LiveKit ends it: we say goodbye first."""
 
-_CALL, _DATABASE = "call", "database"
-"""What a job's process keeps under which name."""
+_DATABASE = "database"
+"""Where a job's process keeps it."""
 
 
 async def run(options: WorkerOptions, on_ready: Callable[[int], None]) -> None:
@@ -245,7 +245,7 @@ def make_server(options: WorkerOptions, livekit: LiveKit) -> Server:
             await request.accept(identity=f"{takeover.AGENT_PREFIX}{request.job.id}", name=AGENT)
 
     server.rtc_session(
-        partial(_job, options), agent_name=AGENT, on_request=on_request, on_session_end=_on_end
+        partial(_job, options), agent_name=AGENT, on_request=on_request, on_session_end=jobs.on_end
     )
     return server
 
@@ -350,7 +350,7 @@ async def _rehearse(options: WorkerOptions, db: Database) -> None:
 
 
 async def _job(options: WorkerOptions, context: JobContext) -> None:
-    """One job. It returns when the call goes on by itself; ``_on_end`` waits for its end."""
+    """One job. It returns when the call goes on by itself; ``jobs.on_end`` waits for its end."""
     pickup = Pickup(context._info.received_at or time.time())
     pickup.note("in_process")
     await context.connect()
@@ -371,14 +371,9 @@ async def _job(options: WorkerOptions, context: JobContext) -> None:
         else:
             line = await arrive(context.room, delete_room, board=Switchboard(options.livekit))
     except NoCaller as error:
-        log.warning("no_caller", room=context.room.name, detail=str(error))
-        await delete_room()
-        context.shutdown("no caller")
+        await jobs.send_home(context, error, delete_room)
         return
-    # A context of its own: without the job in it the session records, reports and closes nothing itself.
-    call = asyncio.create_task(_talk(line, options, db, pickup), context=contextvars.Context())
-    context.proc.userdata[_CALL] = (line, call)
-    call.add_done_callback(lambda _: context.shutdown("the call is over"))
+    jobs.begin(context, line, _talk(line, options, db, pickup))
 
 
 async def _to_dial(
@@ -420,13 +415,3 @@ async def _talk(line: RoomLine, options: WorkerOptions, db: Database, pickup: Pi
         await line.hang_up()
     finally:
         await db.close()
-
-
-async def _on_end(context: JobContext) -> None:
-    """The job is to end: the call is over, its room is gone, or the worker may not wait any longer."""
-    held: tuple[RoomLine, asyncio.Task[Any]] | None = context.proc.userdata.get(_CALL)
-    if held is None:
-        return
-    line, call = held
-    await line.hang_up()
-    await asyncio.wait([call])
