@@ -1,51 +1,31 @@
 """The worker: a livekit-agents server for the agent ``trunkline``, one process for each call.
 
-A job is a call: connect, take the caller's line, ``answer``. The AgentSession never sees the
-JobContext, so it behaves as on the loopback line; the room is deleted when the call is over, since
-livekit-sip keeps a caller in a room without an agent for ever.
+What runs in that process is ``call_process``. The server says which calls it takes, sends for the rescue when
+it can take none, and for another agent when one dies.
 """
 
 import asyncio
 import contextlib
 import os
 import sys
-import time
-import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import structlog
-from livekit import rtc
-from livekit.agents import AgentServer, JobContext, JobProcess, JobRequest
+from livekit.agents import AgentServer, JobRequest
 from livekit.agents.ipc.job_executor import JobExecutor
-from livekit.agents.utils import http_context
 from starlette.applications import Starlette
 
-from trunkline.agent import jobs
+from trunkline.agent import call_process, jobs
 from trunkline.agent.clips import keep_rendered
-from trunkline.agent.consult import Switchboard
-from trunkline.agent.kept import Kept
-from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.options import WorkerOptions
-from trunkline.agent.outbound import CalleeLine
-from trunkline.agent.pickup import Pickup, follow
 from trunkline.agent.rescue_server import RescueProcess
-from trunkline.agent.room import NoCaller, RoomLine, arrive
-from trunkline.agent.services import Services
-from trunkline.agent.warm import warm
-from trunkline.agent.worker import answer
-from trunkline.calls import queries as calls
-from trunkline.calls import service
-from trunkline.desk import dial, sip, takeover
-from trunkline.desk.arrival import receive
+from trunkline.desk import takeover
 from trunkline.desk.sip import AGENT, RESCUE
 from trunkline.kit import asgi, probes
-from trunkline.kit import log as logs
 from trunkline.kit.blobs import open_blobs
-from trunkline.kit.clock import utc_now
 from trunkline.kit.db import Database, open_database
 from trunkline.kit.livekit import PROBE, LiveKit, LiveKitFailed, open_livekit
 
@@ -56,12 +36,6 @@ WIND_UP = timedelta(seconds=120)
 
 _OTHERS = timedelta(milliseconds=300)
 """How long another worker's agent has to appear in a room before the rescue is sent for."""
-
-_PAST_LIMIT = timedelta(minutes=2)
-"""How much longer than the profile allows a call may be before LiveKit ends it: we say goodbye first."""
-
-_DATABASE = "database"
-"""Where a job's process keeps it."""
 
 
 async def run(options: WorkerOptions, on_ready: Callable[[int], None]) -> None:
@@ -84,7 +58,7 @@ async def run(options: WorkerOptions, on_ready: Callable[[int], None]) -> None:
         server = make_server(options, livekit)
         stack.enter_context(asgi.stop_signals(on_signal))
         working = asyncio.create_task(server.run())
-        db, kept = open_database(options.database), _kept(options)
+        db, kept = open_database(options.database), call_process.kept_sounds(options)
         beside = [
             asyncio.create_task(server.rescue.run(), name="rescue"),
             asyncio.create_task(
@@ -109,10 +83,6 @@ async def run(options: WorkerOptions, on_ready: Callable[[int], None]) -> None:
             listener.close()
             await asyncio.to_thread(kept.clear)
             await db.close()
-
-
-def _kept(options: WorkerOptions) -> Kept:
-    return Kept(Path(options.agent.breaker_folder) / "said", utc_now)
 
 
 async def _tell_when_up(server: "Server", on_up: Callable[[], None]) -> None:
@@ -141,7 +111,7 @@ class Server(AgentServer):
             initialize_process_timeout=60.0,
             host="127.0.0.1",
             port=0,
-            setup_fnc=partial(_prepare, options),
+            setup_fnc=partial(call_process.prepare, options),
         )
         self._capacity, self._most = options.capacity, options.capacity + options.overflow
         self.load_fnc = self._load
@@ -245,7 +215,10 @@ def make_server(options: WorkerOptions, livekit: LiveKit) -> Server:
             await request.accept(identity=f"{takeover.AGENT_PREFIX}{request.job.id}", name=AGENT)
 
     server.rtc_session(
-        partial(_job, options), agent_name=AGENT, on_request=on_request, on_session_end=jobs.on_end
+        partial(call_process.run, options),
+        agent_name=AGENT,
+        on_request=on_request,
+        on_session_end=jobs.on_end,
     )
     return server
 
@@ -294,124 +267,3 @@ def _probes(server: Server, db: Database) -> Starlette:
             raise probes.NotReady("the process of trunkline-rescue is not up; this log says why")
 
     return probes.app([connected, probes.database(db)], lambda: {"calls": server.jobs()})
-
-
-# In the job's process ---------------------------------------------------------------------------
-
-
-def _prepare(options: WorkerOptions, process: JobProcess) -> None:
-    """Runs in a new process before it gets a call: everything that a first call would wait for."""
-    logs.configure(options.log, options.log_level)
-    # The engine keeps the statements it has compiled; its connections are closed and belong to no loop.
-    process.userdata[_DATABASE] = db = open_database(options.database)
-    asyncio.run(_warm(options, db))
-
-
-async def _warm(options: WorkerOptions, db: Database) -> None:
-    rtc.AudioResampler(48_000, 8_000)  # loads LiveKit's native library
-    await warm()
-    try:
-        await _rehearse(options, db)
-    except Exception:
-        # Without a database a call is lost, but the worker need not be: it may come back.
-        log.exception("database_not_reached")
-    finally:
-        await db.close()
-
-
-_NOBODY = "+12025550199"
-"""For a rehearsal; the last number of a range that is kept for fiction."""
-
-
-class _Undone(Exception):
-    """Ends a rehearsal; never leaves this file."""
-
-
-async def _rehearse(options: WorkerOptions, db: Database) -> None:
-    """Run the statements of a call's arrival once, and undo them: compiling them takes 0.1 s."""
-    now = utc_now()
-    with contextlib.suppress(_Undone):
-        async with db.work() as session:
-            room = f"rehearsal-{uuid.uuid4().hex}"
-            found = await receive(
-                session,
-                room=room,
-                channel="test",
-                from_raw=_NOBODY,
-                to_raw=_NOBODY,
-                house=options.agent.house,
-                now=now,
-            )
-            lease = await service.take_lease(session, found.call_id, now=now)
-            await service.open_recording(session, lease, sample_rate_hz=LINE_RATE_HZ, now=now)
-            await service.answer(session, lease, now=now)
-            await calls.turns(session, found.call_id)
-            raise _Undone
-
-
-async def _job(options: WorkerOptions, context: JobContext) -> None:
-    """One job. It returns when the call goes on by itself; ``jobs.on_end`` waits for its end."""
-    pickup = Pickup(context._info.received_at or time.time())
-    pickup.note("in_process")
-    await context.connect()
-    pickup.note("room_joined")
-
-    async def delete_room() -> None:
-        await context.delete_room()
-
-    db: Database = context.proc.userdata[_DATABASE]
-    line: RoomLine
-    try:
-        if call_id := sip.call_to_dial(context.job.metadata):
-            to_dial = await _to_dial(options, context, db, call_id, delete_room)
-            if to_dial is None:
-                context.shutdown("nothing to dial")
-                return
-            line = to_dial
-        else:
-            line = await arrive(context.room, delete_room, board=Switchboard(options.livekit))
-    except NoCaller as error:
-        await jobs.send_home(context, error, delete_room)
-        return
-    jobs.begin(context, line, _talk(line, options, db, pickup))
-
-
-async def _to_dial(
-    options: WorkerOptions,
-    context: JobContext,
-    db: Database,
-    call_id: str,
-    delete_room: Callable[[], Awaitable[None]],
-) -> CalleeLine | None:
-    """The line on which the queued call is dialled; None when it may not, or another agent dials it."""
-    async with db.work() as session:
-        found = await dial.begin(session, call_id, now=utc_now())
-    if found is None:
-        log.info("nothing_to_dial", call_id=call_id)
-        return None
-    call, body = found
-    assert body.outbound is not None
-    return CalleeLine(
-        context.room,
-        call,
-        delete_room,
-        options.livekit,
-        ringing=timedelta(seconds=body.outbound.ring_s),
-        longest=timedelta(seconds=body.limits.max_call_s) + _PAST_LIMIT,
-        board=Switchboard(options.livekit),
-    )
-
-
-async def _talk(line: RoomLine, options: WorkerOptions, db: Database, pickup: Pickup) -> None:
-    follow(pickup)
-    kept = _kept(options)
-    services = Services(db, open_blobs(options.blobs), options.agent, utc_now, kept)
-    try:
-        async with http_context.open():
-            await answer(line, services)
-    except Exception:
-        # Nothing could be stored, or not even begun: the caller must not hear ringing for ever.
-        log.exception("call_not_taken", room=line.arrival.room)
-        await line.hang_up()
-    finally:
-        await db.close()
