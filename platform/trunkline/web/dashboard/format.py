@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from babel import Locale
 from babel.dates import format_date, format_skeleton
 from babel.numbers import format_decimal
 from markupsafe import Markup, escape
@@ -17,7 +16,7 @@ from trunkline.calls import transcript
 from trunkline.kit.money import Money
 from trunkline.kit.phone import PhoneNumber
 from trunkline.web.dashboard import language, words
-from trunkline.web.dashboard.language import _
+from trunkline.web.dashboard.language import Language, _
 
 _KEYS = re.compile(r"\[keys ([0-9*#A-D ]+)\]")
 
@@ -71,35 +70,39 @@ English of these pages writes the day first."""
 
 
 @lru_cache(maxsize=1024)
-def _day(locale: Locale, day: date, year: bool) -> str:
+def _day(spoken: Language, day: date, year: bool) -> str:
     """``15 Jan 2026``."""
-    if patterns := _DAYS.get(str(locale)):
-        return format_date(day, patterns[year], locale)
-    return format_skeleton("yMMMd" if year else "MMMd", day, locale=locale)
+    if patterns := _DAYS.get(spoken.tag):
+        return format_date(day, patterns[year], spoken.locale)
+    return format_skeleton("yMMMd" if year else "MMMd", day, locale=spoken.locale)
 
 
 @lru_cache(maxsize=8192)
-def _time(locale: Locale, at: tuple[int, int, int], seconds: bool) -> str:
+def _time(spoken: Language, at: tuple[int, int, int], seconds: bool) -> str:
     """``09:30``."""
     on = datetime(2000, 1, 1, *at, tzinfo=UTC)
-    return format_skeleton("Hms" if seconds else "Hm", on, tzinfo=UTC, locale=locale)
+    return format_skeleton("Hms" if seconds else "Hm", on, tzinfo=UTC, locale=spoken.locale)
 
 
 def moment(at: datetime, style: str = "short") -> Markup:
     """A ``<time>`` in UTC; the script shows it in the viewer's zone. *style*: short, full, day or time."""
+    return _moment(language.current(), at, style)
+
+
+@lru_cache(maxsize=8192)
+def _moment(spoken: Language, at: datetime, style: str) -> Markup:
     utc = at.astimezone(UTC)
-    locale = language.current().locale
     exact = _(
         "%(day)s, %(time)s UTC",
-        day=_day(locale, utc.date(), True),
-        time=_time(locale, (utc.hour, utc.minute, utc.second), True),
+        day=_day(spoken, utc.date(), True),
+        time=_time(spoken, (utc.hour, utc.minute, utc.second), True),
     )
     text = exact
     if style != "full":
         text = _(
             "%(day)s %(time)s UTC",
-            day=_day(locale, utc.date(), False),
-            time=_time(locale, (utc.hour, utc.minute, 0), False),
+            day=_day(spoken, utc.date(), False),
+            time=_time(spoken, (utc.hour, utc.minute, 0), False),
         )
     iso = utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Markup('<time datetime="{}" title="{}" data-style="{}">{}</time>').format(

@@ -35,7 +35,7 @@ _LONGEST = 500
 """Characters of an Accept-Language that are read; browsers send some fifty."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is made once; a cache finds it by identity
 class Language:
     """One that the pages can be read in."""
 

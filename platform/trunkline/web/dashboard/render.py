@@ -113,6 +113,8 @@ _templates.install_gettext_callables(  # type: ignore[attr-defined]
     pgettext=language.pgettext,
     npgettext=language.npgettext,
 )
+# Jinja's own `_` looks `gettext` up anew at each word of a page.
+_templates.globals["_"] = language._
 
 
 def _spoken(function: Callable[..., Any]) -> Callable[..., Any]:
