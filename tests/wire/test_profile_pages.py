@@ -16,9 +16,10 @@ from trunkline.kit.blobs import BlobOptions, open_blobs
 from trunkline.kit.db import Database
 from trunkline.profiles import queries
 from trunkline.profiles.body import ProfileBody
+from trunkline.profiles.choices import OpenaiVoice
 from trunkline.profiles.text import write
 from trunkline.web.app import create_app
-from trunkline.web.dashboard.profile_pages import PLAIN
+from trunkline.web.dashboard.profile_form import PLAIN
 from trunkline.web.options import WebOptions
 
 if TYPE_CHECKING:
@@ -94,6 +95,67 @@ async def test_a_draft_is_reviewed_and_then_published(
     assert (await pages.get(f"{PATH}/versions/7")).status_code == 404
 
 
+HOURS = {
+    "hours-0-days": ["mon", "fri"],
+    "hours-0-opens": "09:00",
+    "hours-0-closes": "17:30",
+    "hours-1-opens": "",
+    "hours-1-closes": "",
+}
+PERSON = {
+    "transfers-0-name": "Sales",
+    "transfers-0-number": "+1 202-555-0123",
+    "transfers-0-when": "They want to buy.",
+    "transfers-0-mode": "cold",
+    "transfers-0-ring_s": "",
+    "transfers-1-name": "",
+    "transfers-1-number": "",
+    "transfers-1-when": "",
+    "transfers-1-mode": "warm",
+    "transfers-1-ring_s": "",
+}
+VOICE = {"voice_provider": "openai", "voice": "coral", "voice_speed": "1.1"}
+
+
+async def test_voice_hours_and_people_have_fields(
+    pages: httpx.AsyncClient, sqlite_db: Database
+) -> None:
+    """Rows that are filled in count, empty ones don't; what the form doesn't show stays."""
+    _, body = await published(sqlite_db)
+    tools = [*body.tools, "transfer_to_person"]
+    review = await pages.post(
+        f"{PATH}/review", data=form(body, tools=tools, **HOURS, **PERSON, **VOICE)
+    )
+    assert review.status_code == 200
+    draft = {"name": NAME, "base": "1", "text": text_in(review.text)}
+    await pages.post("/profiles/publish", data=draft)
+    _, now_says = await published(sqlite_db)
+    assert [row.model_dump() for row in now_says.hours] == [
+        {"days": ["mon", "fri"], "opens": "09:00", "closes": "17:30"}
+    ]
+    (sales,) = now_says.transfers
+    assert (sales.name, sales.number, sales.mode, sales.ring_s) == (
+        "Sales",
+        "+12025550123",
+        "cold",
+        25,
+    )
+    assert isinstance(now_says.tts, OpenaiVoice)
+    assert (now_says.tts.voice, now_says.tts.speed) == ("coral", 1.1)
+    assert (now_says.stt, now_says.llm, now_says.limits) == (body.stt, body.llm, body.limits)
+
+    page = (await pages.get(PATH)).text
+    assert 'name="hours-0-opens" value="09:00"' in page
+    assert 'name="transfers-0-number" value="+12025550123"' in page
+    assert 'name="transfers-2-name" value=""' in page, "empty rows to fill in"
+    blank = dict.fromkeys((*HOURS, *PERSON), "")
+    review = await pages.post(f"{PATH}/review", data=form(now_says, **blank, base="2"))
+    draft = {"name": NAME, "base": "2", "text": text_in(review.text)}
+    await pages.post("/profiles/publish", data=draft)
+    _, now_says = await published(sqlite_db)
+    assert (now_says.hours, now_says.transfers) == ([], [])
+
+
 async def test_who_publishes_second_sees_what_changed(
     pages: httpx.AsyncClient, sqlite_db: Database
 ) -> None:
@@ -119,10 +181,19 @@ async def test_who_publishes_second_sees_what_changed(
         ({"timezone": "Mars/Base"}, "timezone"),
         ({"greeting": "Hello {nick}"}, "greeting"),
         ({"farewell": ""}, "farewell"),
+        (
+            {"hours-0-days": ["mon"], "hours-0-opens": "25:00", "hours-0-closes": "9"},
+            "hours.0.opens",
+        ),
+        ({"hours-0-days": ["mon"], "hours-0-opens": "", "hours-0-closes": ""}, "hours.0.opens"),
+        ({**PERSON, "transfers-0-number": "12"}, "transfers.0.number"),
+        ({**PERSON, "transfers-0-ring_s": "long"}, "transfers.0.ring_s"),
+        ({"voice_provider": "openai", "voice": "nobody"}, "tts.voice"),
+        ({"voice_provider": "cartesia", "voice": "", "voice_speed": "fast"}, "tts"),
     ],
 )
 async def test_what_will_not_do_is_named_and_kept(
-    pages: httpx.AsyncClient, sqlite_db: Database, change: dict[str, str], says: str
+    pages: httpx.AsyncClient, sqlite_db: Database, change: dict[str, object], says: str
 ) -> None:
     """The form comes back, names the field, and holds all that was typed."""
     _, body = await published(sqlite_db)

@@ -114,6 +114,7 @@ _PLACES = re.compile(r"\{\w+\}")
 KNOWN = {
     "Trunkline",
     *("Python", "Node", "curl and openssl"),  # what the samples of verifying are written in
+    *("Cartesia", "OpenAI", "Deepgram Aura"),  # firms
     *("USD", "UTF"),  # a currency, and UTF-8
     *("Qualified", "Proposal", "Won", "Lost"),  # stages are named by whoever made the pipeline
     *("receiver.example.com", "authorization: Bearer abc"),  # a host, and a header as an example

@@ -20,7 +20,7 @@ from trunkline.profiles import queries, service
 from trunkline.profiles.body import TOOL_NAMES, ProfileBody, check, read
 from trunkline.profiles.diff import differences
 from trunkline.profiles.text import example, parse, write
-from trunkline.web.dashboard import render
+from trunkline.web.dashboard import profile_form, render
 from trunkline.web.dashboard.language import _
 from trunkline.web.deps import Parts, Web
 from trunkline.web.errors import status_of
@@ -33,12 +33,6 @@ _MANY = 500
 _DONE = {
     "published": N_("Published: it answers from the next call on. Calls that run keep theirs."),
 }
-
-PLAIN = (
-    *("company", "agent_name", "greeting", "greeting_unknown", "recording_notice", "farewell"),
-    *("silence_farewell", "instructions", "language", "timezone", "region", "callback_time"),
-)
-"""Texts that have a field of their own in the form."""
 
 Short = Annotated[str, Form(max_length=300)]
 Long = Annotated[str, Form(max_length=_LONG)]
@@ -94,6 +88,7 @@ async def _profile(
         versions=versions,
         numbers=numbers,
         tools=TOOL_NAMES,
+        form=profile_form,
         text=write(body),
         fault=fault,
         done=done,
@@ -117,11 +112,9 @@ async def review(
         if "text" in form:
             draft = parse(str(form["text"]))
         else:
-            typed = {field: str(form.get(field, "")).replace("\r\n", "\n") for field in PLAIN}
-            typed["silence_prompts"] = _lines(str(form.get("silence_prompts", "")))
-            typed["tools"] = [str(tool) for tool in form.getlist("tools")]
-            typed["record"] = "record" in form
-            draft = read({**body.model_dump(mode="json"), **typed})
+            now_says = body.model_dump(mode="json")
+            typed = profile_form.taken(form, now_says)
+            draft = read({**now_says, **typed})
         check(draft)
     except Invalid as error:
         fault = render.sentence(error)
@@ -276,10 +269,6 @@ def _draft(
         old=old,
         new=new,
     )
-
-
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _number_of(text: str) -> int | None:
