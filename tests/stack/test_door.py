@@ -107,6 +107,7 @@ async def house(
     try:
         port = await child("trunkline.sandbox.server")
         orders = WorkerOrders(
+            word_after_ms=None,
             livekit_url=livekit_server.url,
             livekit_key=livekit_server.api_key,
             livekit_secret=livekit_server.api_secret,

@@ -151,6 +151,7 @@ async def world(
         child("trunkline.sandbox.server") as (_, port),
     ):
         orders = WorkerOrders(
+            word_after_ms=None,
             livekit_url=livekit_server.url,
             livekit_key=livekit_server.api_key,
             livekit_secret=livekit_server.api_secret,

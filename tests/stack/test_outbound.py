@@ -169,6 +169,7 @@ async def world(
             child("trunkline.sandbox.server") as port,
         ):
             orders = WorkerOrders(
+                word_after_ms=None,
                 livekit_url=front.options.url,
                 livekit_key=front.options.api_key,
                 livekit_secret=front.options.api_secret,

@@ -65,6 +65,7 @@ class Shop:
 
     def worker(self, sandbox_port: str = "9", **given: Any) -> Any:
         orders = WorkerOrders(
+            word_after_ms=None,
             livekit_url=self.server.url,
             livekit_key=self.server.api_key,
             livekit_secret=self.server.api_secret,

@@ -62,6 +62,7 @@ async def test_redis_and_livekit_are_started_anew(
     redis.__enter__()
     server = livekit.__enter__()
     orders = WorkerOrders(
+        word_after_ms=None,
         livekit_url=server.url,
         livekit_key=server.api_key,
         livekit_secret=server.api_secret,

@@ -190,6 +190,7 @@ async def house(
         async with SipApi(livekit_server.options) as front:
             sandbox = await spawn("trunkline.sandbox.server")
             orders = WorkerOrders(
+                word_after_ms=None,
                 livekit_url=front.options.url,
                 livekit_key=livekit_server.api_key,
                 livekit_secret=livekit_server.api_secret,

@@ -17,12 +17,15 @@ from livekit.agents.llm import (
 from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS
 
 from trunkline.agent.models.breaker import Breaker
-from trunkline.agent.models.bridge import AFTER_S, LATEST_S, Bridge
+from trunkline.agent.models.bridge import AFTER_S, Bridge
 from trunkline.agent.models.roster import Candidate, Roster
 from trunkline.agent.models.thinking import Thinking
+from trunkline.agent.options import AgentOptions
 from trunkline.kit.clock import utc_now
 
 WORDS = "One moment."
+assert AgentOptions.word_after is not None
+LATEST_S = AgentOptions.word_after.total_seconds()
 DETECTED_S, SYNTHESISED_S = 0.3, 0.2
 """What the detector of voice and the voice take, at the most that was measured."""
 AIM_S = 2.0
@@ -30,7 +33,7 @@ AIM_S = 2.0
 
 def waiting(*, trouble: bool = True) -> Bridge:
     """The caller ended at 10 s."""
-    bridge = Bridge(WORDS)
+    bridge = Bridge(WORDS, LATEST_S)
     if trouble:
         bridge.trouble()
     bridge.caller(9.0, speaks=True)
@@ -104,6 +107,16 @@ class _Scribbling(LLMStream):
         self._event_ch.send_nowait(ChatChunk(id="one", delta=delta))
         assert isinstance(self._llm, _Scribbler)
         await self._llm.done.wait()
+
+
+def test_only_after_a_failure() -> None:
+    """Without a time for good health the words wait for trouble."""
+    bridge = Bridge(WORDS)
+    bridge.caller(10.0, speaks=False)
+    assert bridge.due_s is None
+    assert bridge.take(1000.0) is None
+    bridge.trouble()
+    assert bridge.take(1000.0) == WORDS
 
 
 async def _well(plugin: object) -> None:

@@ -35,6 +35,7 @@ class WorkerOrders:
     overflow: int = 24
     warm: int = 2
     tool_delays_ms: Mapping[str, int] = field(default_factory=dict)
+    word_after_ms: int | None = 1450
     log_level: str = "warning"
 
     def dump(self) -> str:
@@ -45,11 +46,16 @@ class WorkerOrders:
         """The worker's."""
         delays = {name: timedelta(milliseconds=ms) for name, ms in self.tool_delays_ms.items()}
         agent = sandbox_providers(self.sandbox_port, self.sandbox_key)
+        late = self.word_after_ms
         return WorkerOptions(
             livekit=LiveKitOptions(self.livekit_url, self.livekit_key, self.livekit_secret),
             database=DatabaseOptions(self.database_url),
             blobs=BlobOptions(self.blobs_url),
-            agent=replace(agent, tool_delays=delays),
+            agent=replace(
+                agent,
+                tool_delays=delays,
+                word_after=None if late is None else timedelta(milliseconds=late),
+            ),
             capacity=self.capacity,
             overflow=self.overflow,
             warm=self.warm,

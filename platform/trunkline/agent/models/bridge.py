@@ -3,9 +3,6 @@
 AFTER_S = 1.25
 """Quiet after which the words are due where something went wrong. The detector of voice calls it quiet
 some 280 ms after the last sound, and the words are heard 150 ms after that time: the caller waits 1.7 s."""
-LATEST_S = 1.45
-"""Quiet after which they are due in good health: the caller waits 1.9 s. Two seconds are the aim, whatever
-the reason that nothing is heard."""
 
 
 class Bridge:
@@ -15,8 +12,9 @@ class Bridge:
     the tools have taken of it is not left for the model.
     """
 
-    def __init__(self, words: str) -> None:
-        self._words = words
+    def __init__(self, words: str, latest_s: float | None = None) -> None:
+        """*latest_s*: quiet after which *words* are due in good health too; None: never."""
+        self._words, self._latest_s = words, latest_s
         self._quiet_since_s: float | None = None
         self._trouble = False
 
@@ -35,9 +33,10 @@ class Bridge:
     @property
     def due_s(self) -> float | None:
         """When the words are due if nothing else happens; None while nobody waits."""
-        if self._quiet_since_s is None:
+        after_s = AFTER_S if self._trouble else self._latest_s
+        if self._quiet_since_s is None or after_s is None:
             return None
-        return self._quiet_since_s + (AFTER_S if self._trouble else LATEST_S)
+        return self._quiet_since_s + after_s
 
     def take(self, now_s: float) -> str | None:
         """The words, if they are due now; once for each wait."""

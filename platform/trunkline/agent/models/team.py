@@ -137,7 +137,8 @@ def _thinking(body: ProfileBody, options: AgentOptions, clock: Clock) -> Thinkin
 
     choices = (body.llm, *body.fallback.llm)
     roster = _roster("llm", choices, make, options, clock, thinking.probe)
-    bridge = Bridge(spoken(body, _BRIDGE))
+    latest = options.word_after
+    bridge = Bridge(spoken(body, _BRIDGE), None if latest is None else latest.total_seconds())
     return Thinking(roster, body.fallback.first_token_ms / 1000, bridge)
 
 
