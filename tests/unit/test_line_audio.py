@@ -73,7 +73,7 @@ async def test_a_voice_is_played_frame_by_frame() -> None:
 
 async def test_a_voice_that_is_cut() -> None:
     """What the line holds but did not play is taken back and not counted as heard."""
-    playout = Playout(take_back=lambda: 0.04)
+    playout = Playout(take_back=lambda: (frame(1000), frame(1000)))
     finished: list[tuple[float, bool]] = []
     playout.on("playback_finished", lambda e: finished.append((e.playback_position, e.interrupted)))
     await said(playout, *[1000] * 50)
@@ -93,6 +93,38 @@ async def test_a_pause() -> None:
     assert playout.next_frame() is None
     playout.resume()
     assert playout.next_frame() is not None
+
+
+async def test_a_pause_takes_back_what_was_not_played() -> None:
+    """What the line was given before it was due is silent at once, and played in its place afterwards."""
+    ahead: list[bytes] = []
+
+    def take_back() -> list[bytes]:
+        back = ahead.copy()
+        ahead.clear()
+        return back
+
+    playout = Playout(take_back)
+    finished: list[float] = []
+    playout.on("playback_finished", lambda e: finished.append(e.playback_position))
+    await said(playout, *[1000] * 20)
+    played = 0
+    while played < 4:
+        while len(ahead) < 3:
+            ahead.append(playout.next_frame() or b"")
+        ahead.pop(0)
+        played += 1
+    assert ahead
+    playout.pause()
+    playout.pause()
+    assert ahead == []
+    playout.resume()
+    playout.flush()
+    while playout.next_frame() is not None:
+        played += 1
+    assert finished == [pytest.approx(played * 0.02)], "each frame once"
+    playout.pause()
+    assert playout.next_frame() is None, "nothing is said: there is nothing to take back"
 
 
 async def test_a_line_that_is_gone() -> None:

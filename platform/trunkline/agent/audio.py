@@ -127,10 +127,10 @@ class Playout(io.AudioOutput):
 
     One segment is everything from the first frame captured to the flush; each ends in exactly
     one ``playback_finished``, or the session would wait for ever. *take_back* is asked when the
-    voice is cut: it takes back what the line has but did not play yet and says how many seconds.
+    voice is cut or pauses: it takes back the frames that the line has but did not play yet.
     """
 
-    def __init__(self, take_back: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(self, take_back: Callable[[], Sequence[bytes]] = tuple) -> None:
         super().__init__(
             label="line", capabilities=io.AudioOutputCapabilities(pause=True), sample_rate=None
         )
@@ -190,6 +190,10 @@ class Playout(io.AudioOutput):
 
     def pause(self) -> None:
         super().pause()
+        if self._started and not self._paused:
+            back = self._take_back()
+            self._queue.extendleft(reversed(back))
+            self._played_s = max(0.0, self._played_s - len(back) * FRAME_S)
         self._paused = True
 
     def resume(self) -> None:
@@ -216,7 +220,7 @@ class Playout(io.AudioOutput):
         self._rest = data[whole:]
 
     def _finish(self, *, interrupted: bool) -> None:
-        played = self._played_s - (self._take_back() if interrupted else 0.0)
+        played = self._played_s - (len(self._take_back()) * FRAME_S if interrupted else 0.0)
         self._queue.clear()
         self._rest, self._down = b"", None
         self._open = self._flushed = self._started = False

@@ -50,8 +50,8 @@ _CODES = {key: code for code, key in enumerate("0123456789*#ABCD")}
 """Key → event code (RFC 4733, table 4)."""
 
 _AHEAD = 3
-"""Frames given to WebRTC before they are due: 60 ms bridge a delay of our event loop, and are what the
-caller hears at most of a reply that was cut."""
+"""Frames given to WebRTC before they are due: 60 ms bridge a delay of our event loop. They are taken back
+when a reply is cut or pauses."""
 
 _Reason = rtc.DisconnectReason
 
@@ -371,12 +371,14 @@ class RoomLine:
             self._tap(caller, agent)
         self._frames += 1
 
-    def _take_back(self) -> float:
+    def _take_back(self) -> tuple[bytes, ...]:
+        if self._instead is not None:
+            return ()  # what the line has is not the session's
         if not self._ended.done():  # else its native part may be gone already
             self._source.clear_queue()
-        seconds = len(self._ahead) * FRAME_S
+        frames = tuple(self._ahead)
         self._ahead.clear()
-        return seconds
+        return frames
 
     async def _stop(self) -> None:
         """No more sound either way, and the room is no longer listened to."""
