@@ -328,6 +328,8 @@ def say(text: str) -> None:
 def _plan(given: argparse.Namespace) -> Plan:
     if given.bargein:
         return Plan(4, 0, 5, 5, given.seed)
+    if given.noise:
+        return Plan(2, 4, 0, 1, given.seed)
     if given.full:
         return Plan(given.at_once, 26, 9, 5, given.seed)
     return Plan(given.at_once, given.turns, given.cuts, given.rounds, given.seed)
