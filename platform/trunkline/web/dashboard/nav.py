@@ -41,8 +41,8 @@ PLACES: tuple[tuple[str, tuple[Place, ...]], ...] = (
         N_("Integration"),
         (
             Place("webhooks", N_("Webhooks"), "/webhooks", "webhooks:read", "webhooks"),
-            Place("deliveries", N_("Deliveries"), "/deliveries", "webhooks:read", "next"),
-            Place("keys", N_("Keys"), "/keys", "keys:write", "keys"),
+            Place("deliveries", N_("Deliveries"), "/deliveries", "webhooks:read", "send"),
+            Place("keys", N_("API keys"), "/keys", "keys:write", "keys"),
         ),
     ),
     (

@@ -176,6 +176,7 @@ NAMES = {
     "company": N_("Company"),
     "pipeline": N_("Pipeline"),
     "call": N_("Call"),
+    "dtmf": N_("Keys pressed"),
     "note": N_("Note"),
     "task": N_("Task"),
     "meeting": N_("Meeting"),
