@@ -79,7 +79,10 @@ ALONE: dict[str, Any] = {"fallback": {}}
 )
 async def test_a_provider_that_fails(fault: str, says: str, placed: Place) -> None:
     """The caller hears an apology and the keypad menu, which does what is chosen; the operator reads why."""
-    steps = (Listen(), Say("where_does_my_order_stand.wav"), Listen(), Press("3"), StayOn())
+    # Not only "One moment.", which comes before it when nobody has answered yet.
+    to_the_menu = (Overhear(timedelta(seconds=4)), Listen())
+    asked = (Listen(), Say("where_does_my_order_stand.wav"), *to_the_menu)
+    steps = (*asked, Press("3"), StayOn())
     call = await placed(replace(STORY["a"], steps=steps), fault, profile=ALONE)
     assert call.page.call.end_reason == "provider_down"
     assert call.told["gave_up"] is None
