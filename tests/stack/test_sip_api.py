@@ -355,13 +355,15 @@ async def test_a_caller_gives_up_before_the_answer(
 
 
 class Presses(Listener):
-    """Presses keys once answered, and hangs up."""
+    """Presses keys once answered, and hangs up after three seconds."""
 
     def __init__(self, keys: str) -> None:
         self._keys = list(keys)
+        self._frames = round(3 / FRAME_S)
 
     def exchange(self, heard: bytes) -> bytes | None:
-        return TONE if self._keys else None
+        self._frames -= 1
+        return TONE if self._frames else None
 
     def pressed(self) -> str:
         return self._keys.pop(0) if self._keys else ""
@@ -377,7 +379,7 @@ async def test_keys_and_late_attributes(sip_api: "SipApi", watcher: rtc.Room) ->
     watcher.on("participant_connected", lambda who: told.set_result(dict(who.attributes)))
     gone = asyncio.Event()
     watcher.on("participant_disconnected", lambda who: gone.set())
-    dial = Dial("phones", "+12025550134", "+12025550100", agent=None, late=0.1 * S)
+    dial = Dial("phones", "+12025550134", "+12025550100", agent=None, late=1.5 * S)
     call = asyncio.create_task(SipCall(sip_api.options, dial, Presses("115*#5550")).run())
     async with asyncio.timeout(120):
         assert "sip.callID" not in await told
