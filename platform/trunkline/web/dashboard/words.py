@@ -225,7 +225,7 @@ NAMES = {
     "callback": N_("Callback"),
     "change": N_("Change"),
     "consent": N_("Consent"),
-    "dtmf": N_("Keys pressed"),
+    "dtmf": N_("Dtmf"),
     "endpoint": N_("Endpoint"),
     "recording": N_("Recording"),
     "tool": N_("Tool"),
