@@ -51,18 +51,32 @@ def blobs(tmp_path: Path) -> Blobs:
     return open_blobs(BlobOptions(str(tmp_path / "blobs")))
 
 
+Browse = Callable[..., httpx.AsyncClient]
+"""``browse(app)``: see :func:`browse`."""
+
+
+@pytest.fixture
+def browse() -> Browse:
+    """A browser on the server's own machine, looking at an app; with *catches* its faults are pages."""
+
+    def browse(app: Starlette, *, catches: bool = False) -> httpx.AsyncClient:
+        here = ("127.0.0.1", 50_000)
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, client=here, raise_app_exceptions=not catches),
+            base_url="http://127.0.0.1:8000",
+            headers={"Accept": "text/html", "Sec-Fetch-Site": "same-origin"},
+        )
+
+    return browse
+
+
 @pytest.fixture
 async def client(
-    sqlite_db: Database, blobs: Blobs, now: datetime
+    sqlite_db: Database, blobs: Blobs, now: datetime, browse: Browse
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A browser on the server's own machine, where nobody has to log in."""
+    """A browser at pages on which nobody has to log in."""
     app = create_app(sqlite_db, blobs, WebOptions(login=False), clock=lambda: now)
-    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
-    async with httpx.AsyncClient(
-        transport=transport,
-        base_url="http://127.0.0.1:8000",
-        headers={"Accept": "text/html", "Sec-Fetch-Site": "same-origin"},
-    ) as client:
+    async with browse(app) as client:
         yield client
 
 

@@ -24,6 +24,7 @@ from trunkline.web.options import WebOptions
 
 if TYPE_CHECKING:
     from tests.conftest import Make
+    from tests.wire.conftest import Browse
 
 S = timedelta(seconds=1)
 DAY = timedelta(days=1)
@@ -49,14 +50,8 @@ async def api(app: FastAPI, db: Database, now: datetime) -> AsyncIterator[httpx.
 
 
 @pytest.fixture
-async def page(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(
-            app, client=("127.0.0.1", 50_000), raise_app_exceptions=False
-        ),
-        base_url="http://127.0.0.1:8000",
-        headers={"Accept": "text/html", "Sec-Fetch-Site": "same-origin"},
-    ) as client:
+async def page(app: FastAPI, browse: "Browse") -> AsyncIterator[httpx.AsyncClient]:
+    async with browse(app, catches=True) as client:
         yield client
 
 

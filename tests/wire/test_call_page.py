@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -16,7 +15,7 @@ from trunkline.calls.models import Call
 from trunkline.calls.usage import Price, Used, bill
 from trunkline.crm import queries as crm_queries
 from trunkline.crm import service as crm
-from trunkline.kit.blobs import BlobOptions, open_blobs
+from trunkline.kit.blobs import Blobs
 from trunkline.kit.crypt import new_key
 from trunkline.kit.db import Database
 from trunkline.outbox.models import EventRow
@@ -30,20 +29,17 @@ from trunkline.webhooks.options import EndpointOptions
 
 if TYPE_CHECKING:
     from tests.conftest import Make
+    from tests.wire.conftest import Browse
 
 MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
-async def pages(db: Database, tmp_path: Path, now: datetime) -> AsyncIterator[httpx.AsyncClient]:
-    blobs = open_blobs(BlobOptions(str(tmp_path / "blobs")))
+async def pages(
+    db: Database, blobs: Blobs, now: datetime, browse: "Browse"
+) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(db, blobs, WebOptions(login=False), clock=lambda: now + 10 * MINUTE)
-    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
-    async with httpx.AsyncClient(
-        transport=transport,
-        base_url="http://127.0.0.1:8000",
-        headers={"Accept": "text/html", "Sec-Fetch-Site": "same-origin"},
-    ) as client:
+    async with browse(app) as client:
         yield client
 
 

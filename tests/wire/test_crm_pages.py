@@ -3,7 +3,6 @@
 import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -13,7 +12,7 @@ from sqlalchemy import select
 from trunkline.access.models import Audit
 from trunkline.crm import queries
 from trunkline.crm import service as crm
-from trunkline.kit.blobs import BlobOptions, open_blobs
+from trunkline.kit.blobs import Blobs
 from trunkline.kit.db import Database
 from trunkline.kit.phone import PhoneNumber
 from trunkline.outbox.models import EventRow
@@ -22,20 +21,17 @@ from trunkline.web.options import WebOptions
 
 if TYPE_CHECKING:
     from tests.conftest import Make
+    from tests.wire.conftest import Browse
 
 MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
-async def pages(db: Database, tmp_path: Path, now: datetime) -> AsyncIterator[httpx.AsyncClient]:
-    blobs = open_blobs(BlobOptions(str(tmp_path / "blobs")))
+async def pages(
+    db: Database, blobs: Blobs, now: datetime, browse: "Browse"
+) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(db, blobs, WebOptions(login=False), clock=lambda: now + MINUTE)
-    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
-    async with httpx.AsyncClient(
-        transport=transport,
-        base_url="http://127.0.0.1:8000",
-        headers={"Accept": "text/html", "Sec-Fetch-Site": "same-origin"},
-    ) as client:
+    async with browse(app) as client:
         yield client
 
 

@@ -20,6 +20,7 @@ from trunkline.web.options import WebOptions
 
 if TYPE_CHECKING:
     from tests.conftest import Make
+    from tests.wire.conftest import Browse
 
 
 @pytest.fixture
@@ -43,12 +44,8 @@ async def api(app: FastAPI, sqlite_db: Database, now: datetime) -> AsyncIterator
 
 
 @pytest.fixture
-async def page(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app, client=("127.0.0.1", 50_000)),
-        base_url="http://127.0.0.1:8000",
-        headers={"Accept": "text/html", "Sec-Fetch-Site": "same-origin"},
-    ) as client:
+async def page(app: FastAPI, browse: "Browse") -> AsyncIterator[httpx.AsyncClient]:
+    async with browse(app) as client:
         yield client
 
 

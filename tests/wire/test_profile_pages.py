@@ -3,7 +3,6 @@
 import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -12,7 +11,7 @@ from sqlalchemy import select
 
 from trunkline.access import queries as access
 from trunkline.access.models import Audit
-from trunkline.kit.blobs import BlobOptions, open_blobs
+from trunkline.kit.blobs import Blobs
 from trunkline.kit.db import Database
 from trunkline.profiles import queries
 from trunkline.profiles.body import ProfileBody
@@ -24,27 +23,22 @@ from trunkline.web.options import WebOptions
 
 if TYPE_CHECKING:
     from tests.conftest import Make
+    from tests.wire.conftest import Browse
 
 NAME, PATH = "Front desk", "/profiles/Front%20desk"
 
 
 @pytest.fixture
 async def pages(
-    sqlite_db: Database, tmp_path: Path, make: "Make", now: datetime
+    sqlite_db: Database, blobs: Blobs, make: "Make", now: datetime, browse: "Browse"
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A browser, and the profile "Front desk" behind a number."""
     async with sqlite_db.work() as session:
         await make.profile(session, name=NAME)
-    blobs = open_blobs(BlobOptions(str(tmp_path / "blobs")))
     app = create_app(
         sqlite_db, blobs, WebOptions(login=False), clock=lambda: now + timedelta(minutes=1)
     )
-    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
-    async with httpx.AsyncClient(
-        transport=transport,
-        base_url="http://127.0.0.1:8000",
-        headers={"Accept": "text/html", "Sec-Fetch-Site": "same-origin"},
-    ) as client:
+    async with browse(app) as client:
         yield client
 
 

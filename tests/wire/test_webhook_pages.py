@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from trunkline.access.models import Audit
 from trunkline.events import CATALOGUE, TranscriptReady
-from trunkline.kit.blobs import BlobOptions, open_blobs
+from trunkline.kit.blobs import Blobs
 from trunkline.kit.crypt import Sealer, new_key
 from trunkline.kit.db import Database
 from trunkline.outbox.publish import publish
@@ -29,6 +29,7 @@ from trunkline.webhooks.outcomes import Outcome
 
 if TYPE_CHECKING:
     from tests.conftest import Make
+    from tests.wire.conftest import Browse
 
 MINUTE = timedelta(minutes=1)
 KEYS = (new_key(),)
@@ -36,16 +37,12 @@ FORM = {"url": "https://hooks.example.com/in", "events": ["call.*", "deal.update
 
 
 @pytest.fixture
-async def pages(db: Database, tmp_path: Path, now: datetime) -> AsyncIterator[httpx.AsyncClient]:
+async def pages(
+    db: Database, blobs: Blobs, now: datetime, browse: "Browse"
+) -> AsyncIterator[httpx.AsyncClient]:
     options = WebOptions(login=False, endpoints=EndpointOptions(keys=KEYS))
-    blobs = open_blobs(BlobOptions(str(tmp_path / "blobs")))
     app = create_app(db, blobs, options, clock=lambda: now + MINUTE)
-    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 50_000))
-    async with httpx.AsyncClient(
-        transport=transport,
-        base_url="http://127.0.0.1:8000",
-        headers={"Accept": "text/html", "Sec-Fetch-Site": "same-origin"},
-    ) as client:
+    async with browse(app) as client:
         yield client
 
 
