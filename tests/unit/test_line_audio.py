@@ -127,6 +127,22 @@ async def test_a_pause_takes_back_what_was_not_played() -> None:
     assert playout.next_frame() is None, "nothing is said: there is nothing to take back"
 
 
+async def test_the_first_frame_of_a_reply_is_announced() -> None:
+    """The line hears of it at once, unless the voice is paused; later frames wait for its clock."""
+    begun: list[bytes | None] = []
+
+    async def begin() -> None:
+        begun.append(playout.next_frame())
+
+    playout = Playout(begin=begin)
+    await said(playout, *[1000] * 10)
+    assert [one is None for one in begun] == [False]
+    playout.clear_buffer()
+    playout.pause()
+    await said(playout, *[1000] * 10)
+    assert len(begun) == 1, "not while it is paused"
+
+
 async def test_a_line_that_is_gone() -> None:
     """What is said into a closed line is over at once, so that nobody waits for its end."""
     playout = Playout()

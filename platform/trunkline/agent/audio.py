@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import numpy as np
 from livekit import rtc
@@ -79,6 +79,13 @@ def without_lead(pcm: bytes) -> bytes:
     return pcm[2 * max(0, int(loud[0]) - int(_LEAD_S * LINE_RATE_HZ)) :]
 
 
+async def frames_of(pcm: bytes) -> AsyncIterator[rtc.AudioFrame]:
+    """PCM16 at LINE_RATE_HZ as the frames of a line; the last is filled up with silence."""
+    for at in range(0, len(pcm), 2 * FRAME):
+        piece = pcm[at : at + 2 * FRAME].ljust(2 * FRAME, b"\0")
+        yield rtc.AudioFrame(piece, LINE_RATE_HZ, 1, FRAME)
+
+
 class Intake(io.AudioInput):
     """The caller's voice on its way to the session."""
 
@@ -127,14 +134,19 @@ class Playout(io.AudioOutput):
 
     One segment is everything from the first frame captured to the flush; each ends in exactly
     one ``playback_finished``, or the session would wait for ever. *take_back* is asked when the
-    voice is cut or pauses: it takes back the frames that the line has but did not play yet.
+    voice is cut or pauses: it takes back the frames that the line has but did not play yet. *begin* is
+    told when the first frame of a segment is there, so that it need not wait for the line's next tick.
     """
 
-    def __init__(self, take_back: Callable[[], Sequence[bytes]] = tuple) -> None:
+    def __init__(
+        self,
+        take_back: Callable[[], Sequence[bytes]] = tuple,
+        begin: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         super().__init__(
             label="line", capabilities=io.AudioOutputCapabilities(pause=True), sample_rate=None
         )
-        self._take_back = take_back
+        self._take_back, self._begin = take_back, begin
         self._queue: deque[bytes] = deque()
         self._rest = b""
         self._down: rtc.AudioResampler | None = None
@@ -162,6 +174,8 @@ class Playout(io.AudioOutput):
             )
         for piece in self._down.push(frame):
             self._append(bytes(piece.data))
+        if self._begin is not None and self._queue and not self._started and not self._paused:
+            await self._begin()
 
     def flush(self) -> None:
         super().flush()
@@ -234,11 +248,12 @@ class InStep:
     """Puts frames that come in a rhythm of their own onto the line's clock, one for each tick.
 
     A frame that comes late is silence now and one too many later; frames that stay left over for
-    *window* ticks on end are dropped, so that the two sides of a recording do not drift apart.
+    *window* ticks on end are dropped, but for a *reserve*, so that the two sides of a recording do not
+    drift apart.
     """
 
-    def __init__(self, window: int = 50) -> None:
-        self._window = window
+    def __init__(self, window: int = 50, *, reserve: int = 1) -> None:
+        self._window, self._reserve = window, reserve
         self._frames: deque[bytes] = deque()
         self._spare = self._ticks = 0
 
@@ -249,7 +264,7 @@ class InStep:
     def take(self) -> bytes:
         """The frame of this tick; silence when none has come."""
         # One frame may wait: both rhythms are the same, but never in phase.
-        left_over = max(0, len(self._frames) - 2)
+        left_over = max(0, len(self._frames) - 1 - self._reserve)
         self._spare = min(self._spare, left_over) if self._ticks else left_over
         self._ticks += 1
         if self._ticks >= self._window:

@@ -157,7 +157,7 @@ class RoomLine:
         self._instead: Callable[[], bytes] | None = None
         self._onward: Callable[[bytes], None] | None = None
         self._music = itertools.cycle(hold_music())
-        self._intake, self._playout = Intake(), Playout(self._take_back)
+        self._intake, self._playout = Intake(), Playout(self._take_back, self._fill)
         self._gate = EchoGate()
         self._said = InStep()
         self._source = rtc.AudioSource(LINE_RATE_HZ, 1, queue_size_ms=200)
@@ -358,18 +358,22 @@ class RoomLine:
 
     async def _step(self) -> None:
         """One frame each way."""
-        while len(self._ahead) < _AHEAD:
-            frame = self._instead() if self._instead else self._playout.next_frame()
-            if frame is None:
-                break
-            self._ahead.append(frame)
-            await self._source.capture_frame(rtc.AudioFrame(frame, LINE_RATE_HZ, 1, FRAME))
+        await self._fill()
         agent = self._ahead.popleft() if self._ahead else SILENCE
         self._gate.played(agent)
         caller = self._said.take()
         if self._tap is not None:
             self._tap(caller, agent)
         self._frames += 1
+
+    async def _fill(self) -> None:
+        """Give WebRTC what it may have ahead."""
+        while self._clock is not None and len(self._ahead) < _AHEAD and not self._ended.done():
+            frame = self._instead() if self._instead else self._playout.next_frame()
+            if frame is None:
+                break
+            self._ahead.append(frame)
+            await self._source.capture_frame(rtc.AudioFrame(frame, LINE_RATE_HZ, 1, FRAME))
 
     def _take_back(self) -> tuple[bytes, ...]:
         if self._instead is not None:
