@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from sqlalchemy import select
 from tests.bench.meter import Meter
 
 from trunkline.agent.arrival import Arrival
+from trunkline.agent.options import AgentOptions
 from trunkline.agent.services import Services
 from trunkline.agent.warm import warm
 from trunkline.agent.worker import answer
@@ -57,6 +58,9 @@ INSTRUCTIONS = f"You answer the telephone for Harbor Fiber.\n{PROFILE['instructi
 _FROM = "+12025550134"
 _START = timedelta(seconds=90)
 _INSTALL_S = 240
+assert AgentOptions.word_after is not None
+_WORD_AFTER_MS = round(AgentOptions.word_after.total_seconds() * 1000)
+"""The product's own: the bench's ears are as quick as a provider's."""
 _STORED_S = 10.0
 """How long after a call its last words may take to be stored."""
 
@@ -93,6 +97,9 @@ class Bench:
     folder: Path
     faults: Faults = SOUND
     """What is wrong with the callers' lines through a room."""
+    warm: int = 2
+    """How many calls our own worker is ready for at once, as many as baseline A's; a call beyond them gets
+    the keypad menu."""
     profile: Mapping[str, object] = field(default_factory=dict)
     """What our own profile has beside the story's."""
 
@@ -155,7 +162,9 @@ def _text(path: Path) -> str:
 
 
 async def _dialled(bench: Bench, room: str, meter: Meter, agent: str | None) -> int | None:
-    dial = Dial(room, _FROM, OUR_NUMBER, number=OUR_NUMBER, agent=agent, faults=bench.faults)
+    dial = Dial(
+        room, _FROM, OUR_NUMBER, number=OUR_NUMBER, agent=agent, faults=bench.faults, prompt=True
+    )
     return (await SipCall(bench.livekit, dial, meter).run()).first_sound_ms
 
 
@@ -171,6 +180,8 @@ async def ours_in_a_room(bench: Bench) -> AsyncIterator[Running]:
         f"file://{bench.folder}/blobs",
         bench.sandbox,
         capacity=40,
+        warm=bench.warm,
+        word_after_ms=_WORD_AFTER_MS,
     )
     db = open_database(DatabaseOptions(url))
 
@@ -188,7 +199,10 @@ async def ours_on_loopback(bench: Bench) -> AsyncIterator[Running]:
     """The product without LiveKit: the same agent, in this process."""
     db = open_database(DatabaseOptions(await _furnished(bench)))
     blobs = open_blobs(BlobOptions(f"file://{bench.folder}/blobs"))
-    services = Services(db, blobs, sandbox_providers(bench.sandbox, "sandbox"), utc_now)
+    providers = replace(
+        sandbox_providers(bench.sandbox, "sandbox"), word_after=AgentOptions.word_after
+    )
+    services = Services(db, blobs, providers, utc_now)
     await warm()
 
     async def place(room: str, meter: Meter) -> Call:

@@ -55,8 +55,9 @@ CUT_OFF_MS = 1900
 """So much quiet of the 2 s that are looked at means that the agent did not go on."""
 LATE_MS = 800
 """A gap at an aside that is longer than this is a gap that a caller minds."""
-WORSE, KNEE_S = 1.1, 240.0
-"""The knee: how much worse the 95th percentile may become, and how long one system is looked at."""
+WORSE, KNEE_S, _KNEE_WARM = 1.1, 240.0, 8
+"""The knee: how much worse the 95th percentile may become, how long one system is looked at, and how many
+calls ours is ready for."""
 P1 = (
     "--delay=stt_final=260~0.35,1%:5000",
     "--delay=llm_first_token=375~0.35,1%:5000",
@@ -328,6 +329,8 @@ def say(text: str) -> None:
 def _plan(given: argparse.Namespace) -> Plan:
     if given.bargein:
         return Plan(4, 0, 5, 5, given.seed)
+    if given.p1:
+        return Plan(2, 20, 0, 3, given.seed, asides=False)
     if given.noise:
         return Plan(2, 4, 0, 1, given.seed)
     if given.full:
@@ -346,7 +349,9 @@ async def run(given: argparse.Namespace) -> int:
             livekit(folder) as options,
             child("trunkline.sandbox.server", "--ears", "script", *day) as (port, _),
         ):
-            bench = Bench(options, int(port), folder)
+            bench = Bench(
+                options, int(port), folder, warm=_KNEE_WARM if given.knee else max(2, plan.at_once)
+            )
             reply = await Reply.spoken(INSTRUCTIONS, LONG)
             for system in _systems(given):
                 say(f"{system} …")
@@ -383,6 +388,8 @@ def _systems(given: argparse.Namespace) -> list[str]:
         return str(given.systems).split(",")
     if given.knee:
         return ["room", "livekit"]
+    if given.p1:
+        return ["room", "livekit-best"]
     return ["room"] if given.bargein or given.noise else list(SYSTEMS)
 
 

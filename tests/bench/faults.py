@@ -199,6 +199,7 @@ async def _furnished(folder: Path, port: int, name: str) -> AsyncIterator[Servic
         await profiles.publish(session, owner.id, changed, now=utc_now())
     options = replace(
         sandbox_providers(port, "sandbox"),
+        word_after=AgentOptions.word_after,
         model_keys={f"127.0.0.1:{port}": "sandbox"},
         breaker_folder=str(folder / f"{name}.breaker"),
     )

@@ -2,9 +2,11 @@
 
 import asyncio
 import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
+
+from livekit import rtc
 
 from trunkline.agent.conversation import Conversation
 from trunkline.agent.options import AgentOptions, ProviderAccess
@@ -45,6 +47,7 @@ class Voice:
 
     def __init__(self) -> None:
         self.said: list[tuple[float, str, bool]] = []
+        self.sounds: list[AsyncIterator[rtc.AudioFrame] | None] = []
         self._callbacks: dict[str, Callable[[Any], None]] = {}
         self._last: asyncio.Task[None] | None = None
 
@@ -54,7 +57,14 @@ class Voice:
     def state(self, who: str, new: str) -> None:
         self._callbacks[f"{who}_state_changed"](type("Event", (), {"new_state": new}))
 
-    def say(self, words: str, *, allow_interruptions: bool = True) -> "Handle":
+    def say(
+        self,
+        words: str,
+        *,
+        allow_interruptions: bool = True,
+        audio: AsyncIterator[rtc.AudioFrame] | None = None,
+    ) -> "Handle":
+        self.sounds.append(audio)
         now = asyncio.get_running_loop().time()
         self.said.append((round(now, 3), words, allow_interruptions))
         self.state("agent", "speaking")
@@ -91,7 +101,7 @@ class Begun:
 
 def play(
     body: ProfileBody,
-    mind: Callable[[Conversation, Any], Coroutine[Any, Any, None]],
+    mind: Callable[[Conversation], Coroutine[Any, Any, None]],
     *events: tuple[float, Callable[[Conversation, Voice], None]],
     begun_ms: int = 0,
 ) -> tuple[list[tuple[float, str, bool]], EndReason, float]:
@@ -108,7 +118,7 @@ def play(
         talk.watch(cast(Any, voice))
         for at, happen in events:
             loop.call_at(at, happen, talk, voice)
-        minding = asyncio.create_task(mind(talk, voice))
+        minding = asyncio.create_task(mind(talk))
         reason = await talk.over()
         await minding
         return voice.said, reason, round(loop.time(), 3)
@@ -144,6 +154,19 @@ def test_silence_is_asked_asked_again_and_ended(make: "Make") -> None:
         (19.0, "Then goodbye.", False),
     ]
     assert (reason, end) == (EndReason.SILENCE, 22.0)
+
+
+def test_a_prompt_whose_sound_is_there_is_not_made_again(make: "Make") -> None:
+    """What another call has said is played; the rest is left to the voice."""
+    body, voices = ladder(make), list[Voice]()
+
+    def known(talk: Conversation, voice: Voice) -> None:
+        voices.append(voice)
+        talk.sound = lambda words: bytes(320) if words == body.silence_prompts[0] else None
+
+    said, _, _ = play(body, Conversation.mind_silence, (0.0, known))
+    played = [words for (_, words, _), sound in zip(said, voices[0].sounds, strict=True) if sound]
+    assert played == [body.silence_prompts[0]]
 
 
 def test_a_word_starts_the_ladder_anew(make: "Make") -> None:

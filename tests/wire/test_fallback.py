@@ -245,6 +245,46 @@ async def test_the_word_is_heard_before_the_answer_is_there(
         assert words.rstrip().endswith("Hello to you.")
 
 
+async def test_a_word_whose_sound_is_there_asks_no_voice(make: "Make", tmp_path: Path) -> None:
+    """It is heard, with its text, though no voice gives a sound; a reply that only begins like it waits."""
+    async with team(make, tmp_path, "tts:stall") as models:
+        models.speaking.sound = lambda words: bytes(RATE_HZ) if words == "One moment." else None
+        seconds, words = await speak(models, "One moment. ")
+        assert (round(seconds, 1), words) == (0.5, "One moment.")
+        with pytest.raises(APIError):
+            await speak(models, "One moment, I am looking.")
+
+
+async def test_a_word_where_the_second_voice_is_late_too(make: "Make", tmp_path: Path) -> None:
+    """Who has waited for one voice in vain is not left without a word for the next."""
+    async with team(make, tmp_path, "tts:stall") as models:
+        models.speaking.sound = lambda words: bytes(RATE_HZ)
+        heard: list[rtc.AudioFrame] = []
+
+        async def listen() -> None:
+            async with models.speaking.stream(conn_options=PATIENT) as stream:
+                stream.push_text("Hello to you.")
+                stream.end_input()
+                async for piece in stream:
+                    heard.append(piece.frame)
+
+        with pytest.raises(APIError):
+            await listen()
+        words = [word for one in heard for word in one.userdata[USERDATA_TIMED_TRANSCRIPT]]
+        seconds = sum(one.duration for one in heard)
+        assert ("".join(words).strip(), round(seconds, 1)) == ("One moment.", 0.5)
+
+
+async def test_an_answer_goes_on_behind_a_word_whose_sound_is_there(
+    make: "Make", tmp_path: Path
+) -> None:
+    """The voice says the rest, and only that."""
+    async with team(make, tmp_path) as models:
+        models.speaking.sound = lambda words: bytes(RATE_HZ)
+        _, words = await speak(models, "One moment. ", "Hello to you.")
+        assert "".join(words.split()) == "Onemoment.Hellotoyou."
+
+
 # Hearing ----------------------------------------------------------------------------------------
 
 

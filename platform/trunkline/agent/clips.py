@@ -80,7 +80,7 @@ async def keep_rendered(
 ) -> None:
     """Render whatever published profiles need and do not have, again and again. Runs until cancelled.
 
-    What a call may begin with, whoever calls, is put into *kept* as well.
+    What is said in every call in the same words is put into *kept* as well.
     """
     done: set[str] = set()
     while True:
@@ -110,7 +110,7 @@ def _not_rendered(error: Exception) -> None:
 
 async def _render(blobs: Blobs, options: AgentOptions, body: ProfileBody, done: set[str]) -> None:
     missing = {}
-    for words in (*phrases.phrases(body).values(), persona.greeting_unknown(body)):
+    for words in dict.fromkeys((*phrases.phrases(body).values(), *persona.fixed(body))):
         key = key_of(body, words)
         if key not in done and not await blobs.exists(key):
             missing[key] = words
@@ -139,7 +139,7 @@ async def _render(blobs: Blobs, options: AgentOptions, body: ProfileBody, done: 
 
 
 async def _keep(blobs: Blobs, body: ProfileBody, kept: Kept) -> None:
-    for words in (persona.greeting_unknown(body), phrases.phrase(body, "back")):
+    for words in persona.fixed(body):
         if await asyncio.to_thread(kept.get, body, words) is None:
             pcm = _pcm(await blobs.get(key_of(body, words)))
             await asyncio.to_thread(kept.put, body, words, without_lead(pcm))

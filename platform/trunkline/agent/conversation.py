@@ -10,6 +10,7 @@ import structlog
 from livekit.agents import AgentSession, AgentStateChangedEvent, RunContext, UserStateChangedEvent
 from livekit.agents.voice import SpeechHandle
 
+from trunkline.agent.audio import frames_of
 from trunkline.agent.line import Line
 from trunkline.agent.options import AgentOptions
 from trunkline.agent.scribe import Scribe
@@ -73,6 +74,8 @@ class Conversation:
         """Whether the agent answers nothing by itself: whoever it hears may be a machine."""
         self.on_key: Callable[[str], None] = lambda key: None
         """Gets each key of the caller while nothing else has asked for them."""
+        self.sound: Callable[[str], bytes | None] = lambda words: None
+        """The sound of a sentence as it was made for another call, PCM16 mono at LINE_RATE_HZ, if it was."""
         self.fillers: list[SpeechHandle] = []
         """What was said only because a tool took long."""
         self.asked: dict[str, int] = {}
@@ -103,6 +106,19 @@ class Conversation:
             for task in pending:
                 log.error("work_cut_off", call_id=self.lease.call_id)
                 task.cancel()
+
+    def say(self, words: str, *, allow_interruptions: bool = True) -> SpeechHandle:
+        """Say *words* in this call's session, with the sound they had before if they had one.
+
+        Raises RuntimeError when the session closes already.
+        """
+        if self.session is None:
+            raise RuntimeError("no session talks with the caller")
+        if pcm := self.sound(words):
+            return self.session.say(
+                words, audio=frames_of(pcm), allow_interruptions=allow_interruptions
+            )
+        return self.session.say(words, allow_interruptions=allow_interruptions)
 
     # The end ------------------------------------------------------------------------------
 
@@ -136,7 +152,7 @@ class Conversation:
         """
         await context.wait_for_playout()
         if not any(item.type == "message" for item in context.speech_handle.chat_items):
-            await context.session.say(self.body.farewell, allow_interruptions=False)
+            await self.say(self.body.farewell, allow_interruptions=False)
         await asyncio.sleep(self.options.hangup_grace.total_seconds())
         self.end(EndReason.AGENT_HANGUP)
 
@@ -166,7 +182,7 @@ class Conversation:
             self._user_stirred = True
         self._moved.set()
 
-    async def mind_silence(self, session: AgentSession["Conversation"]) -> None:
+    async def mind_silence(self) -> None:
         """Ask, ask again, say goodbye, hang up: when the caller stays silent. Runs until cancelled."""
         asked = 0
         while True:
@@ -175,17 +191,17 @@ class Conversation:
             if self._user_stirred:
                 asked, self._user_stirred = 0, False
             if asked < len(self.body.silence_prompts):
-                await session.say(self.body.silence_prompts[asked])
+                await self.say(self.body.silence_prompts[asked])
                 asked += 1
             else:
-                await session.say(self.body.silence_farewell, allow_interruptions=False)
+                await self.say(self.body.silence_farewell, allow_interruptions=False)
                 await asyncio.sleep(self.options.hangup_grace.total_seconds())
                 self.end(EndReason.SILENCE)
                 return
 
     # The longest a call may take ----------------------------------------------------------
 
-    async def mind_limit(self, session: AgentSession["Conversation"]) -> None:
+    async def mind_limit(self) -> None:
         """Warn the caller in time, at a pause; when the time is up say goodbye and hang up."""
         limits, loop = self.body.limits, asyncio.get_running_loop()
         # Also of a call that another agent began.
@@ -197,12 +213,12 @@ class Conversation:
                     while not await self._silent_for(PAUSE.total_seconds()):
                         pass
                 with contextlib.suppress(RuntimeError):  # the session closes already
-                    session.say(self.body.end_warning)
+                    self.say(self.body.end_warning)
         await asyncio.sleep(max(0.0, end - loop.time()))
         if self.away:
             self.line.resume()  # else the farewell would wait behind the music
         with contextlib.suppress(RuntimeError):
-            await heard(session.say(self.body.farewell, allow_interruptions=False))
+            await heard(self.say(self.body.farewell, allow_interruptions=False))
         await asyncio.sleep(self.options.hangup_grace.total_seconds())
         self.end(EndReason.MAX_DURATION)
 

@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import structlog
-from livekit import rtc
 from livekit.agents import AgentSession, UserStateChangedEvent
 
+from trunkline.agent.audio import frames_of
 from trunkline.agent.clips import Clip
 from trunkline.agent.conversation import Conversation, heard
 from trunkline.agent.keys import Entry
-from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.menu import Caller, Menu, person_of, until_over
 from trunkline.agent.recorder import Recorder
 from trunkline.agent.rescue import Tape
@@ -23,7 +21,6 @@ from trunkline.profiles.behaviour import KeypadMenu, MenuAction
 
 log = structlog.get_logger()
 
-_FRAME = LINE_RATE_HZ // 50
 _CUT_OFF_S = 2.0
 """How long what is being said may take to stop."""
 
@@ -38,7 +35,7 @@ class SessionVoice:
         """Say it, until *stop* is set."""
         said = self._session.say(
             clip.words,
-            audio=_frames(clip.pcm),
+            audio=frames_of(clip.pcm),
             allow_interruptions=False,
             add_to_chat_ctx=bool(clip.words),
         )
@@ -144,7 +141,7 @@ async def offer(
             spoke.set()
 
     session.on("user_state_changed", on_user)
-    choosing = asyncio.create_task(_chosen(session, menu, choices, spoke))
+    choosing = asyncio.create_task(_chosen(talk, session, menu, choices, spoke))
     over = asyncio.create_task(talk.line.ended())
     try:
         await asyncio.wait([choosing, over], return_when=asyncio.FIRST_COMPLETED)
@@ -153,7 +150,7 @@ async def offer(
         action = choosing.result()
         if action == "hang_up":
             with contextlib.suppress(RuntimeError):
-                await heard(session.say(talk.body.farewell, allow_interruptions=False))
+                await heard(talk.say(talk.body.farewell, allow_interruptions=False))
             return EndReason.AGENT_HANGUP
         if action == "agent":
             return None
@@ -173,11 +170,15 @@ async def offer(
 
 
 async def _chosen(
-    session: AgentSession[Conversation], menu: Menu, choices: KeypadMenu, spoke: asyncio.Event
+    talk: Conversation,
+    session: AgentSession[Conversation],
+    menu: Menu,
+    choices: KeypadMenu,
+    spoke: asyncio.Event,
 ) -> MenuAction:
     wait = Entry(length=1, terminator=None, first=timedelta(seconds=choices.wait_s))
     for _ in range(choices.tries):
-        prompt = session.say(choices.prompt)
+        prompt = talk.say(choices.prompt)
         saying = asyncio.create_task(heard(prompt))
         speaking = asyncio.create_task(spoke.wait())
         pressed = asyncio.create_task(menu.keypad.pressed.wait())
@@ -200,9 +201,3 @@ async def _chosen(
         if keys in choices.keys:
             return choices.keys[keys]
     return choices.otherwise
-
-
-async def _frames(pcm: bytes) -> AsyncIterator[rtc.AudioFrame]:
-    for at in range(0, len(pcm), 2 * _FRAME):
-        piece = pcm[at : at + 2 * _FRAME].ljust(2 * _FRAME, b"\0")
-        yield rtc.AudioFrame(piece, LINE_RATE_HZ, 1, _FRAME)

@@ -70,7 +70,7 @@ class FirstWords:
                 self._voice.roster.again()
                 self._frames += _cut(pcm)
                 return
-            async with self._voice.stream(conn_options=PATIENCE) as stream:
+            async with self._voice.stream(conn_options=PATIENCE, company=False) as stream:
                 stream.push_text(self.words)
                 stream.end_input()
                 async for audio in stream:

@@ -92,7 +92,7 @@ def _fill(talk: Conversation) -> None:
     new = next((one for one in waiting(talk.body) if one.rstrip(".").lower() not in said), None)
     if new is not None:
         with contextlib.suppress(RuntimeError):  # the session closes already
-            talk.fillers.append(session.say(new))
+            talk.fillers.append(talk.say(new))
 
 
 async def _first(

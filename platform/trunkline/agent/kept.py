@@ -1,7 +1,8 @@
 """The sound of sentences that were said before, on this machine: said again they need no voice to be asked.
 
-Meant for the first words of a call. A greeting may name the caller, so what is kept is bounded in number and
-age, readable by its worker alone, and deleted when the worker ends.
+Meant for the first words of a call and for those that are the same in all of them. A greeting may name the
+caller, so what is kept is bounded in number and age, readable by its worker alone, and deleted when the
+worker ends.
 """
 
 import contextlib
@@ -14,8 +15,8 @@ from pathlib import Path
 from trunkline.kit.clock import Clock
 from trunkline.profiles.body import ProfileBody
 
-MOST = 200
-"""Sentences. At 16 kB a second a greeting of six seconds is 100 kB, all of them 20 MB."""
+MOST = 500
+"""Sentences. At 16 kB a second a greeting of six seconds is 100 kB, all of them at most 50 MB."""
 LIFE = timedelta(hours=24)
 """How long a sentence is kept after it was made."""
 

@@ -47,12 +47,13 @@ class AgentOptions:
     """How long a tool that runs when the call ends may go on, so that nothing is lost."""
     key_gap: timedelta = timedelta(milliseconds=1200)
     """Keys pressed closer together than this are one input."""
-    word_after: timedelta | None = timedelta(milliseconds=1450)
+    word_after: timedelta | None = timedelta(milliseconds=1050)
     """A caller whose answer is late is told "One moment." after so much quiet, though nothing has failed:
-    heard after 1.9 s, as two seconds without a word are too long. None: only when something has failed."""
+    heard 1.45 s after they ended. None: only when something has failed."""
     filler_after: timedelta | None = timedelta(milliseconds=1200)
-    """A caller who has waited for a tool in silence for so long is told that it takes a moment, once; the
-    voice needs some 200 ms more, and from 1.5 s on people ask whether anybody is there. None: never."""
+    """A caller who has waited for a tool in silence for so long is told that it takes a moment, once; where
+    its sound is not kept the voice needs 200 ms more, and from 1.5 s on people ask whether anybody is
+    there. None: never."""
     hold_after: timedelta = timedelta(seconds=4)
     """A caller who has waited for a tool in silence for so long hears music until it is done."""
     house: House = field(default_factory=House)

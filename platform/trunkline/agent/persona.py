@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from trunkline.agent.phrases import spoken
+from trunkline.agent.phrases import phrase, spoken, waiting
 from trunkline.desk.arrival import Reception
 from trunkline.kit.money import Money
 from trunkline.profiles.body import ProfileBody
@@ -47,6 +47,21 @@ def greeting(body: ProfileBody, reception: Reception) -> str:
 def greeting_unknown(body: ProfileBody) -> str:
     """The first words to somebody who is not known, with the notice when it is recorded."""
     return _with_notice(body.greeting_unknown, body)
+
+
+def fixed(body: ProfileBody) -> tuple[str, ...]:
+    """What is said in the same words whoever calls, without a model: its sound is the same in every call."""
+    return (
+        greeting_unknown(body),
+        phrase(body, "back"),
+        spoken(body, "moment"),
+        *waiting(body),
+        *body.silence_prompts,
+        body.silence_farewell,
+        body.end_warning,
+        *((body.menu.prompt,) if body.menu else ()),
+        body.farewell,
+    )
 
 
 def opening(body: ProfileBody, reception: Reception, reason: str | None) -> str:

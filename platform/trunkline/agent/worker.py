@@ -168,8 +168,10 @@ class _Call:
             words = persona.opening(body, talk.reception, self._line.arrival.reason)
         else:
             words = persona.greeting(body, talk.reception)
-        team = self._team = assemble(body, self._services.options, talk.clock)
-        first = self._first_words = FirstWords(words, body, team.speaking, self._services.kept)
+        kept = self._services.kept
+        team = self._team = assemble(body, self._services.options, talk.clock, kept)
+        talk.sound = team.speaking.sound
+        first = self._first_words = FirstWords(words, body, team.speaking, kept)
         begun = self._keep(self._begun(first))
         # A pipeline's session starts without a word to anybody, in less time than it takes to pick up. A
         # Realtime model is asked first, and whom we call may speak at once.
@@ -220,7 +222,7 @@ class _Call:
                 await calls.answer(work, talk.lease, now=talk.clock())
         if not calls_out and not self._failed:
             self._silence = self._keep(self._converse(body))
-        self._keep(talk.mind_limit(session))
+        self._keep(talk.mind_limit())
         return await talk.over()
 
     async def wind_up(self) -> None:
@@ -306,14 +308,14 @@ class _Call:
     async def _converse(self, body: ProfileBody) -> None:
         """The profile's choices by key, if it has any; then the agent talks, and silence is minded."""
         talk, session = self._talk, self._session
-        assert session is not None
         if body.menu is not None and not self._goes_on:
+            assert session is not None
             offering = talk.keep(offer(talk, self._services, session, self._recorder, body.menu))
             if (reason := await asyncio.shield(offering)) is not None:
                 talk.end(reason)
                 return
             self._line.on_digit(talk.on_key)
-        await talk.mind_silence(session)
+        await talk.mind_silence()
 
     # When we call ---------------------------------------------------------------------------
 
@@ -337,10 +339,9 @@ class _Call:
 
     async def _opening(self) -> None:
         assert self._first is not None
-        assert self._session is not None
         while True:
             await self._first.greet()
-            self._silence = self._keep(self._talk.mind_silence(self._session))
+            self._silence = self._keep(self._talk.mind_silence())
             if not await self._first.watch():
                 return
             # Nobody is asked whether they are still there who has not come yet.
@@ -457,7 +458,7 @@ class _Call:
             if said and said[-1].role == "user":
                 session.generate_reply()
             else:  # what the caller said was lost with the model
-                session.say(phrase(talk.body, "back"))
+                talk.say(phrase(talk.body, "back"))
 
         said = await self._said()
         realtime.unwatch(session)

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from livekit.agents.utils import http_context
@@ -59,13 +60,18 @@ class Orders:
         return cls(**{**data, "stories": tuple(data["stories"])})
 
 
+WORD_AFTER = timedelta(milliseconds=1450)
+"""Offline ears need some 400 ms more than a provider's: not every answer is to begin with "One moment."."""
+
+
 def sandbox_providers(port: int, key: str) -> AgentOptions:
-    """The agent's options when its providers are the sandbox's on *port*."""
+    """The agent's options when its providers are the sandbox's on *port*, with its offline ears."""
     root = f"http://127.0.0.1:{port}"
     return AgentOptions(
         deepgram=ProviderAccess(key, f"{root}/deepgram/v1/listen"),
         openai=ProviderAccess(key, f"{root}/openai/v1"),
         cartesia=ProviderAccess(key, f"{root}/cartesia"),
+        word_after=WORD_AFTER,
     )
 
 

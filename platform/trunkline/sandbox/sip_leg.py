@@ -45,13 +45,15 @@ def token(
 class Leg:
     """The participant's own side of *room*: its status, its voice and its keys.
 
-    Its voice goes out in pieces of so many frames.
+    Its voice goes out in pieces of so many frames; *prompt*, each is encoded as it comes instead of by a
+    timer of WebRTC's.
     """
 
-    def __init__(self, room: rtc.Room, frames: int = 1) -> None:
+    def __init__(self, room: rtc.Room, frames: int = 1, *, prompt: bool = False) -> None:
         self._me, self._frames = room, frames
         self._said = bytearray()
-        self._source = rtc.AudioSource(LINE_RATE_HZ, 1, queue_size_ms=200)
+        self._prompt = prompt
+        self._source = rtc.AudioSource(LINE_RATE_HZ, 1, queue_size_ms=0 if prompt else 200)
 
     async def tell(self, attributes: Mapping[str, str]) -> None:
         """Change attributes."""
@@ -75,8 +77,13 @@ class Leg:
         self._said += pcm
         if len(self._said) < 2 * FRAME * self._frames:
             return
-        piece, self._said = bytes(self._said), bytearray()
-        await self._source.capture_frame(rtc.AudioFrame(piece, LINE_RATE_HZ, 1, len(piece) // 2))
+        said, self._said = bytes(self._said), bytearray()
+        # Without a queue WebRTC takes 10 ms at a time.
+        size = FRAME if self._prompt else len(said)
+        for at in range(0, len(said), size):
+            piece = said[at : at + size]
+            frame = rtc.AudioFrame(piece, LINE_RATE_HZ, 1, len(piece) // 2)
+            await self._source.capture_frame(frame)
 
     async def press(self, keys: str) -> None:
         """Press keys: one packet each, however often RFC 4733 repeats it on the line."""

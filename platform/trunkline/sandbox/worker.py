@@ -17,7 +17,7 @@ from trunkline.kit.blobs import BlobOptions
 from trunkline.kit.db import DatabaseOptions
 from trunkline.kit.livekit import LiveKitOptions
 from trunkline.kit.processes import die_with_parent
-from trunkline.sandbox.callers import sandbox_providers
+from trunkline.sandbox.callers import WORD_AFTER, sandbox_providers
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class WorkerOrders:
     overflow: int = 24
     warm: int = 2
     tool_delays_ms: Mapping[str, int] = field(default_factory=dict)
-    word_after_ms: int | None = 1450
+    word_after_ms: int | None = round(WORD_AFTER.total_seconds() * 1000)
     log_level: str = "warning"
 
     def dump(self) -> str:

@@ -1,8 +1,8 @@
 """A word that somebody is there, when the caller has waited for an answer as long as may be. Pure."""
 
-AFTER_S = 1.25
+AFTER_S = 0.95
 """Quiet after which the words are due where something went wrong. The detector of voice calls it quiet
-some 280 ms after the last sound, and the words are heard 150 ms after that time: the caller waits 1.7 s."""
+some 280 ms after the last sound, and the way through a room takes 110 ms: the caller waits 1.35 s."""
 
 
 class Bridge:

@@ -16,11 +16,18 @@ from livekit.agents.tts import (
     SynthesizeStream,
     TTSCapabilities,
 )
-from livekit.agents.types import DEFAULT_API_CONNECT_OPTIONS, USERDATA_TIMED_TRANSCRIPT
+from livekit.agents.types import (
+    DEFAULT_API_CONNECT_OPTIONS,
+    USERDATA_TIMED_TRANSCRIPT,
+    TimedString,
+)
 
+from trunkline.agent.line import LINE_RATE_HZ
 from trunkline.agent.models.roster import Candidate, Roster
 
 _LOOK_S = 0.05
+_COMPANY_S = 0.25
+"""A caller who has waited for one voice in vain waits so long for the next before they are told."""
 _LAST_S = 2.5
 """How long the last one left is waited for at least."""
 
@@ -41,6 +48,8 @@ class Speaking(TTS[Any]):
         self.at_once = at_once
         """A reply that begins with this sentence has it spoken as soon as it is there: what comes behind it
         may be long in coming, and a voice's tokenizer keeps a sentence until it sees the next one begin."""
+        self.sound: Callable[[str], bytes | None] = lambda words: None
+        """The sound of a sentence, PCM16 mono at LINE_RATE_HZ, if it is there without asking the voice."""
         for one in roster.candidates:
             one.plugin.on("metrics_collected", self._on_metrics)
 
@@ -65,10 +74,13 @@ class Speaking(TTS[Any]):
         return _Whole(tts=self, input_text=text, conn_options=conn_options)
 
     def stream(
-        self, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS
+        self,
+        *,
+        conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS,
+        company: bool = True,
     ) -> SynthesizeStream:
-        """Speak what is pushed."""
-        return _Reply(self, conn_options)
+        """Speak what is pushed; with *company* also a word while one voice after the other is late."""
+        return _Reply(self, conn_options, company=company)
 
     async def aclose(self) -> None:
         """Close all of them."""
@@ -147,9 +159,11 @@ class _Whole(ChunkedStream):
 class _Reply(SynthesizeStream):
     _tts_attempt_span_name = None
 
-    def __init__(self, speaking: Speaking, conn_options: APIConnectOptions) -> None:
+    def __init__(
+        self, speaking: Speaking, conn_options: APIConnectOptions, *, company: bool
+    ) -> None:
         super().__init__(tts=speaking, conn_options=_once(conn_options))
-        self._speaking = speaking
+        self._speaking, self._company = speaking, company
         self._texts: list[str] = []
         self._ended = False
         self._more = asyncio.Event()
@@ -173,13 +187,15 @@ class _Reply(SynthesizeStream):
         output_emitter.start_segment(segment_id=utils.shortuuid())
         taking = asyncio.create_task(self._take())
         left = deque(speaking.roster.order())
-        skip = ""
+        choices, skip = len(left), ""
         try:
             while left:
                 said: list[str] = []
                 try:
                     self._cut = False
-                    await self._say(left[0], output_emitter, skip, said, last=len(left) == 1)
+                    if skip or not await self._said_before(output_emitter):
+                        last, again = len(left) == 1, len(left) < choices
+                        await self._say(left[0], output_emitter, skip, said, last=last, again=again)
                 except Exception as error:
                     speaking.roster.failed(left.popleft(), error)
                     if not left:
@@ -191,6 +207,34 @@ class _Reply(SynthesizeStream):
                 skip = speaking.at_once
         finally:
             await utils.aio.cancel_and_wait(taking)
+
+    async def _said_before(self, emitter: AudioEmitter) -> bool:
+        """Give out the sound of the sentence that is spoken at once, if that is how the reply begins and its
+        sound is there; whether it did."""
+        words = self._speaking.at_once
+        if not words or (pcm := self._speaking.sound(words)) is None:
+            return False
+        given = ""
+        async for text in self._rest(""):
+            given += text
+            if not words.startswith(given.strip()):
+                return False
+        if not self._cut:
+            return False
+        self._give(emitter, words, pcm)
+        return True
+
+    def _give(self, emitter: AudioEmitter, words: str, pcm: bytes) -> None:
+        at_our_rate = rtc.AudioResampler(LINE_RATE_HZ, self._speaking.sample_rate)
+        sound = rtc.AudioFrame(pcm, LINE_RATE_HZ, 1, len(pcm) // 2)
+        emitter.push_timed_transcript(TimedString(words, start_time=0.0, end_time=sound.duration))
+        self._push(emitter, at_our_rate.push(sound) + at_our_rate.flush())
+
+    def _keep_company(self, emitter: AudioEmitter) -> None:
+        """Nothing of the reply is heard yet, and the next voice takes long as well: a word meanwhile."""
+        words = self._speaking.at_once
+        if not self._pushed_s and words and (pcm := self._speaking.sound(words)):
+            self._give(emitter, f"{words} ", pcm)
 
     async def _take(self) -> None:
         async for data in self._input_ch:
@@ -240,6 +284,7 @@ class _Reply(SynthesizeStream):
         said: list[str],
         *,
         last: bool,
+        again: bool,
     ) -> None:
         plugin, resample = one.plugin, self._speaking.resampler(one.plugin)
         adapter: StreamAdapter | None = None
@@ -249,7 +294,7 @@ class _Reply(SynthesizeStream):
                 tts=plugin,
                 sentence_tokenizer=tokenize.blingfire.SentenceTokenizer(retain_format=True),
             )
-        before_s = self._pushed_s
+        before_s = 0.0
         stream = (adapter or plugin).stream(conn_options=self._conn_options)
         feeding = asyncio.create_task(self._feed(stream, skip))
         heard = False
@@ -265,7 +310,10 @@ class _Reply(SynthesizeStream):
                         if stream._started_time and begun_s is None:
                             begun_s = self._started_time = stream._started_time
                             begun_s = loop.time()
-                        if begun_s and loop.time() - begun_s > self._speaking.patience_s(last=last):
+                        waited_s = loop.time() - begun_s if begun_s else 0.0
+                        if again and self._company and waited_s > _COMPANY_S:
+                            self._keep_company(emitter)
+                        if waited_s > self._speaking.patience_s(last=last):
                             piece.cancel()
                             raise APITimeoutError("no sound came in time")
                     try:
@@ -273,7 +321,7 @@ class _Reply(SynthesizeStream):
                     except StopAsyncIteration:
                         break
                     if not heard:
-                        heard = True
+                        heard, before_s = True, self._pushed_s
                         self._started_time = self._started_time or stream._started_time
                         self._speaking.roster.served(one)
                     if words := audio.frame.userdata.get(USERDATA_TIMED_TRANSCRIPT):

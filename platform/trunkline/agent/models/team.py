@@ -20,6 +20,7 @@ from livekit.agents import (
 
 from trunkline.agent.clips import packaged
 from trunkline.agent.errors import provider_failed
+from trunkline.agent.kept import Kept
 from trunkline.agent.models import hearing, plugins, speaking, thinking
 from trunkline.agent.models.breaker import Breaker
 from trunkline.agent.models.bridge import Bridge
@@ -111,12 +112,18 @@ class Team:
             await each.aclose()
 
 
-def assemble(body: ProfileBody, options: AgentOptions, clock: Clock) -> Team:
-    """The models that *body* chooses; nothing is connected."""
+def assemble(
+    body: ProfileBody, options: AgentOptions, clock: Clock, kept: Kept | None = None
+) -> Team:
+    """The models that *body* chooses; nothing is connected. *kept* may have the sound of what they say."""
+    speaks = voice(body, options, clock, at_once=spoken(body, _BRIDGE))
+    if kept is not None:
+        # Once another voice than the profile's own has spoken, it goes on.
+        speaks.sound = lambda words: kept.get(body, words) if speaks.roster.current.main else None
     return Team(
         hearing=_hearing(body, options, clock),
         thinking=_thinking(body, options, clock),
-        speaking=voice(body, options, clock, at_once=spoken(body, _BRIDGE)),
+        speaking=speaks,
     )
 
 
