@@ -28,7 +28,7 @@ assert AgentOptions.word_after is not None
 LATEST_S = AgentOptions.word_after.total_seconds()
 DETECTED_S, WAY_S = 0.3, 0.13
 """What the detector of voice takes, and the way through a room and back, at the most that was measured."""
-AIM_S, SOUND_S = 1.5, 1.2
+AIM_S, HEALTHY_S = 1.5, 1.2
 """The longest silence without a word, and an answer in good health."""
 
 
@@ -63,7 +63,7 @@ def test_a_failure_in_the_wait_makes_them_due_sooner() -> None:
 
 def test_the_arithmetic_of_a_second_and_a_half() -> None:
     """Whatever the reason, the words are heard within the aim; an answer in good health needs none."""
-    assert SOUND_S < DETECTED_S + AFTER_S < DETECTED_S + LATEST_S
+    assert HEALTHY_S < DETECTED_S + AFTER_S < DETECTED_S + LATEST_S
     assert DETECTED_S + LATEST_S + WAY_S < AIM_S
 
 

@@ -33,6 +33,7 @@ def test_words_are_found_again_in_the_same_voice_only(tmp_path: Path) -> None:
     found = Kept(tmp_path / "said", Watch())
     found.put(BODY, "Hello Dana.", b"\1\0" * 80)
     assert found.get(BODY, "Hello Dana.") == b"\1\0" * 80
+    assert [found.has(BODY, words) for words in ("Hello Dana.", "Hello Jane.")] == [True, False]
     assert found.get(BODY, "Hello Jane.") is None
     assert found.get(OTHER_VOICE, "Hello Dana.") is None
     found.clear()
@@ -47,6 +48,7 @@ def test_nothing_is_kept_longer_than_its_life(tmp_path: Path) -> None:
     found.put(BODY, "Hello Dana.", b"\1\0")
     watch.now += kept.LIFE + timedelta(seconds=1)
     assert found.get(BODY, "Hello Dana.") is None
+    assert not found.has(BODY, "Hello Dana.")
     found.put(BODY, "Hello Jane.", b"\2\0")
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -140,7 +140,7 @@ async def _render(blobs: Blobs, options: AgentOptions, body: ProfileBody, done: 
 
 async def _keep(blobs: Blobs, body: ProfileBody, kept: Kept) -> None:
     for words in persona.fixed(body):
-        if await asyncio.to_thread(kept.get, body, words) is None:
+        if not await asyncio.to_thread(kept.has, body, words):
             pcm = _pcm(await blobs.get(key_of(body, words)))
             await asyncio.to_thread(kept.put, body, words, without_lead(pcm))
 

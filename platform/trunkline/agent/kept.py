@@ -46,6 +46,14 @@ class Kept:
         except OSError:
             return None
 
+    def has(self, body: ProfileBody, words: str) -> bool:
+        """Whether ``get`` would find them; their sound is not read."""
+        path = self._path(body, words)
+        try:
+            return path.stat().st_size > 0 and not self._too_old(path)
+        except OSError:
+            return False
+
     def put(self, body: ProfileBody, words: str, pcm: bytes) -> None:
         """Keep *pcm* as the sound of *words*, and let go of what is too old or too much."""
         with contextlib.suppress(OSError):
